@@ -1,0 +1,214 @@
+"""Everything Orbax: what a run keeps, how it is checked, and how a damaged checkpoint is passed over.
+
+A checkpoint has the items `params`, `ema`, `opt_state`, `key`, `statistics` (batch norm's, where there are any) and
+`meta`, JSON with the
+step, which is also the position in the data, the config, versions and a digest of each item: Orbax does not notice a
+  flipped byte.
+"""
+
+import hashlib
+import importlib.metadata
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from asvae_jax.config import Checkpoint, Config
+from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError
+from asvae_jax.update import TrainState
+
+_log = logging.getLogger(__name__)
+
+LAYOUT = 1
+_TRASH = "trash"
+_PACKAGES = ("asvae_jax", "jax", "flax", "optax", "orbax-checkpoint")
+
+Items = dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in `folder`; without a `setting` they are only read."""
+
+    def __init__(self, folder: Path, setting: Checkpoint | None = None):
+        # Orbax accepts a relative path here and rejects it at the first save.
+        self.folder = Path(folder).absolute()
+        reading = ocp.CheckpointManagerOptions(read_only=True)
+        writing = setting and ocp.CheckpointManagerOptions(
+            max_to_keep=setting.keep_last,
+            keep_period=setting.keep_every_steps or None,
+            todelete_subdir=_TRASH,  # deleting in place leaves half-deleted steps behind when the process is killed
+            cleanup_tmp_directories=True,
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=writing or reading)
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {error}. Choose another --workdir.") from error
+
+    def steps(self) -> list[int]:
+        """Steps that are stored whole, as far as their names tell, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, statistics: Mapping[str, Any], config: Config) -> None:
+        """Begins to write a checkpoint; an error of the one before surfaces here.
+
+        Raises:
+          NotFiniteError: if the state is not finite; it is not saved.
+          StorageError: if writing fails or a checkpoint of this or a later step exists already.
+        """
+        step = int(state.step)
+        items = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
+        if jax.tree.leaves(statistics):
+            items["statistics"] = statistics
+        if not _all_finite({name: items[name] for name in ("params", "ema", "opt_state")}):
+            raise NotFiniteError(
+                f"The state at step {step} is not finite and is not saved; the checkpoints before it are intact."
+            )
+        meta = {
+            "layout": LAYOUT,
+            "step": step,
+            "data_position": step,
+            "config": config.to_dict(),
+            "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+            "digests": {name: digest(item) for name, item in items.items()},
+        }
+        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        with _storage_errors(self.folder):
+            saved = self._manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
+        if not saved:
+            raise StorageError(
+                f"Step {step} was not saved: {self.folder} already holds steps {self.steps()}. Use a new --workdir."
+            )
+        self._empty_trash()
+
+    def wait(self) -> None:
+        """Returns once the last checkpoint is on disk.
+
+        Raises:
+          StorageError: if it could not be written.
+        """
+        with _storage_errors(self.folder):
+            self._manager.wait_until_finished()
+        self._empty_trash()
+
+    def read_meta(self, step: int) -> dict[str, Any]:
+        """The JSON item of a step.
+
+        Raises:
+          CheckpointError: for a layout that this version does not know.
+        """
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        if meta["layout"] != LAYOUT:
+            raise CheckpointError(
+                f"{self.folder} step {step} has layout {meta['layout']}, this version reads {LAYOUT}; "
+                f"use asvae_jax {meta['versions']['asvae_jax']}."
+            )
+        return meta
+
+    def read(self, step: int, templates: Callable[[dict[str, Any]], Items]) -> tuple[Items, dict[str, Any]]:
+        """(items, meta) of a step, checked against its digests.
+
+        Args:
+          step: one of `steps()`.
+          templates: from `meta`, trees of `jax.ShapeDtypeStruct` with shardings, one for each item wanted.
+
+        Raises:
+          CheckpointError: if an item's bytes are not those that were saved. Orbax raises errors of many kinds for
+            other damage.
+        """
+        meta = self.read_meta(step)
+        wanted = {name: template for name, template in templates(meta).items() if name in meta["digests"]}
+        arguments = {name: ocp.args.StandardRestore(template) for name, template in wanted.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        for name in wanted:
+            if digest(restored[name]) != meta["digests"][name]:
+                raise CheckpointError(
+                    f"{self.folder} step {step}: the bytes of item {name!r} are not those that were saved."
+                )
+        return {name: restored[name] for name in wanted}, meta
+
+    def read_newest(self, templates: Callable[[dict[str, Any]], Items]) -> tuple[Items, dict[str, Any]] | None:
+        """`read` of the newest step that is whole, with a loud line for each that is not; None if there are no steps
+        at all.
+
+        Raises:
+          CheckpointError: if there are steps and none of them is whole.
+        """
+        steps = self.steps()
+        problems = []
+        for step in reversed(steps):
+            try:
+                return self.read(step, templates)
+            except Exception as error:  # Orbax has no common class for damage
+                problems.append(f"step {step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+                _log.error("CHECKPOINT DAMAGED, falling back to the one before it: %s", problems[-1])
+        if problems:
+            raise CheckpointError(f"None of the checkpoints in {self.folder} can be restored: {'; '.join(problems)}.")
+        return None
+
+    def set_aside_after(self, step: int) -> None:
+        """Renames the (damaged) steps later than `step` to `damaged-N`: training will write those steps anew, and
+        Orbax would refuse to."""
+        for later in [s for s in self.steps() if s > step]:
+            if jax.process_index() == 0:
+                target = self.folder / f"damaged-{later}"
+                shutil.rmtree(target, ignore_errors=True)
+                (self.folder / str(later)).rename(target)
+        self._manager.reload()
+
+    def stop_requested(self, step: int) -> bool:
+        """In a job of several processes: whether the scheduler has asked to stop, with the same answer in each."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
+    def close(self) -> None:
+        """Waits for what is being written and frees the manager's threads."""
+        with _storage_errors(self.folder):
+            self._manager.close()
+
+    def _empty_trash(self) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
+
+
+class _storage_errors:
+    """Turns what Orbax raises when it cannot write into one line that says so."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, _) -> None:
+        if isinstance(error, OSError | ValueError | jax.errors.JaxRuntimeError):
+            first_line = str(error).splitlines()[0] if str(error) else kind.__name__
+            raise StorageError(
+                f"A checkpoint could not be written to {self._folder}: {first_line}. Earlier ones are intact; "
+                "see to space and rights, then run the same command again."
+            ) from error
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over path, type, shape and bytes of every leaf."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+@jax.jit
+def _finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _all_finite(tree: Any) -> bool:
+    return bool(_finite(tree))

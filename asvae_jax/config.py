@@ -1,0 +1,398 @@
+"""Settings: a `ConfigDict` from a config file becomes typed dataclasses here, once, and every mistake in it is found
+here.
+
+The dataclasses hold no defaults: a config file (with `asvae_jax.presets`) gives every value, and a value that a
+  method does not use
+has no field to go to, so that setting it is an error.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NoReturn
+
+from ml_collections import ConfigDict
+
+MethodName = Literal["vae", "introvae", "sintrovae", "asintrovae", "wgan_gp"]
+
+
+class ConfigError(ValueError):
+    """A request that cannot be carried out; the command line turns it into exit code 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vae:
+    """Weights of reconstruction error and KL; `scale` is the size of one pixel, 1 / (H * W * C)."""
+
+    name: Literal["vae"]
+    b_rec: float
+    b_kl: float
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class IntroVae:
+    """`margin` is in nats. The method's own losses have no `scale`."""
+
+    name: Literal["introvae"]
+    b_rec: float
+    b_kl: float
+    b_neg: float
+    margin: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SIntroVae:
+    """`rec_target_gradient`: whether the encoder phase's err_rec also moves its target, the rec image."""
+
+    name: Literal["sintrovae"]
+    b_rec: float
+    b_kl: float
+    b_neg: float
+    scale: float
+    alpha: float
+    gamma_r: float
+    rec_target_gradient: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class AsIntroVae:
+    """S-IntroVAE's numbers, the annealing of the KL weight and the AS-Distance; see `docs/methods.md` for each."""
+
+    name: Literal["asintrovae"]
+    b_rec: float
+    b_kl: float
+    b_neg: float
+    scale: float
+    alpha: float
+    gamma_r: float
+    rec_target_gradient: bool
+    kl_schedule: Literal["linear", "tanh", "constant"]
+    kl_rate: float
+    kernel: Literal["per_dim", "product", "prior"]
+    bandwidth: float
+    statistic: Literal["V", "U"]
+    squash_distance: bool
+    over_pairs_encoder: Literal["mean", "sum"]
+    over_dims_encoder: Literal["mean", "sum"]
+    over_pairs_decoder: Literal["mean", "sum"]
+    over_dims_decoder: Literal["mean", "sum"]
+    w_enc: float
+    w_dec: float
+    squash_decoder_kl: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class WganGp:
+    """`gp_weight` is lambda; the generator moves at every `critic_steps`-th step, the critic at each."""
+
+    name: Literal["wgan_gp"]
+    gp_weight: float
+    critic_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvModel:
+    """The papers' residual networks; `channels` from the image inwards. Codes' log-variances are clamped to
+    `logvar_range`."""
+
+    kind: Literal["conv"]
+    channels: tuple[int, ...]
+    latent_dim: int
+    norm: Literal["batch", "group", "none"]
+    compute_dtype: Literal["float32", "bfloat16"]
+    logvar_range: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class MlpModel:
+    """ReLU layers of the given widths, for encoder and decoder alike."""
+
+    kind: Literal["mlp"]
+    widths: tuple[int, ...]
+    latent_dim: int
+    compute_dtype: Literal["float32", "bfloat16"]
+    logvar_range: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyData:
+    """Points drawn on the device within the step; `batch_size` is global."""
+
+    name: str
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """Images [H, W, C] as `shape`, prepared under `data_dir` (TFDS's layout); `batch_size` is global."""
+
+    name: str
+    shape: tuple[int, ...]
+    batch_size: int
+    data_dir: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Adam for both networks; the rate is multiplied by `milestone_factor` at each of `milestone_steps`; `clip_norm`
+    0 clips nothing."""
+
+    learning_rate: float
+    b1: float
+    b2: float
+    milestone_steps: tuple[int, ...]
+    milestone_factor: float
+    clip_norm: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Ema:
+    """Average of the weights that halves the past every `half_life_images`, or every `ramp_up` times the images seen
+    if that is less.
+
+    `ramp_up` 0 switches the ramp off.
+    """
+
+    half_life_images: float
+    ramp_up: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """All counts are steps in total, warm-up included. One compiled call runs `steps_per_dispatch` of them."""
+
+    steps: int
+    warmup_steps: int
+    steps_per_dispatch: int
+    log_every_steps: int
+    max_skipped_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Keeps the last `keep_last` and, for ever, those at multiples of `keep_every_steps` (0: none)."""
+
+    every_steps: int
+    keep_last: int
+    keep_every_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyEvaluation:
+    """`samples` points, real and generated each."""
+
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageEvaluation:
+    """`calibration_batches` of `batch_size` images give the batch-norm statistics."""
+
+    batch_size: int
+    calibration_batches: int
+
+
+Method = Vae | IntroVae | SIntroVae | AsIntroVae | WganGp
+METHOD_SETTINGS: dict[str, type] = {
+    "vae": Vae, "introvae": IntroVae, "sintrovae": SIntroVae, "asintrovae": AsIntroVae, "wgan_gp": WganGp
+}  # fmt: skip
+TOY_LIMITS = {"8gaussians": 2.0, "2spirals": 4.0, "checkerboard": 4.0, "rings": 4.0, "25gaussians": 8.0}
+"""The toys and the half-width of the square that they are evaluated on."""
+IMAGE_SETS = {"digits": (8, 8, 1), "mnist5k": (28, 28, 1)}
+"""The image sets and their shapes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on."""
+
+    seed: int
+    method: Method
+    model: ConvModel | MlpModel
+    data: ToyData | ImageData
+    optimizer: Optimizer
+    ema: Ema
+    training: Training
+    checkpoint: Checkpoint
+    evaluation: ToyEvaluation | ImageEvaluation
+
+    @property
+    def is_toy(self) -> bool:
+        return isinstance(self.data, ToyData)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one data point: (2,) or (H, W, C)."""
+        return self.data.shape if isinstance(self.data, ImageData) else (2,)
+
+    def warmup(self) -> "Config":
+        """The plain VAE that a method starts with, in the same units (per pixel) as all others."""
+        b_rec, b_kl = self.method.b_rec, self.method.b_kl  # type: ignore[union-attr]
+        setting = Vae(name="vae", b_rec=b_rec, b_kl=b_kl, scale=1 / math.prod(self.example_shape))
+        return dataclasses.replace(self, method=setting)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `resolve` takes them back."""
+        return dataclasses.asdict(self)
+
+
+def resolve(config: Config | ConfigDict | Mapping[str, Any]) -> Config:
+    """Types and checks a config.
+
+    Raises:
+      ConfigError: for an unknown or missing key, a wrong type, an unknown word or an impossible combination.
+    """
+    if isinstance(config, Config):
+        return config
+    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    data = values.get("data", {})
+    name = data.get("name") if isinstance(data, Mapping) else None
+    check_word("data.name", name, [*TOY_LIMITS, *IMAGE_SETS])
+    is_toy = name in TOY_LIMITS
+    method = values.get("method", {}).get("name")
+    check_word("method.name", method, METHOD_SETTINGS)
+    choices = {
+        "method": METHOD_SETTINGS[method],
+        "model": MlpModel if is_toy else ConvModel,
+        "data": ToyData if is_toy else ImageData,
+        "evaluation": ToyEvaluation if is_toy else ImageEvaluation,
+    }
+    typed = _typed_section(Config, values, "", choices)
+    _check(typed)
+    return typed
+
+
+def check_word(path: str, word: Any, allowed: Iterable[str]) -> None:
+    """Raises a ConfigError that names the nearest allowed word."""
+    if word not in list(allowed):
+        _unknown(f"{path}={word!r} is not known", str(word), allowed)
+
+
+def _unknown(what: str, word: str, allowed: Iterable[str]) -> NoReturn:
+    near = difflib.get_close_matches(word, list(allowed), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"{what}.{hint} Choose from: {', '.join(sorted(allowed))}.")
+
+
+def _typed_section(section: type, values: Any, path: str, choices: Mapping[str, type]) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path} must be a section with keys, got {values!r}.")
+    hints = {**typing.get_type_hints(section), **choices}
+    names = [field.name for field in dataclasses.fields(section)]
+    where = f"{path}." if path else ""
+    owner = f" of method {values['name']!r}" if path == "method" else ""
+    for key in values:
+        if key not in names:
+            _unknown(f"{where}{key} is no setting{owner}", key, names)
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ConfigError(f"{where}{missing[0]} is missing; give it a value.")
+    return section(**{name: _typed(hints[name], values[name], where + name) for name in names})
+
+
+def _typed(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _typed_section(hint, value, path, {})
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        check_word(path, value, typing.get_args(hint))
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path} must be a tuple, got {value!r}.")
+        return tuple(_typed(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
+        raise ConfigError(f"{path} must be {_a_type(hint)}, got {value!r}.")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{path} must be finite, got {value!r}.")
+    return value
+
+
+def _a_type(hint: type | types.UnionType) -> str:
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    return names.get(hint, str(hint))
+
+
+def _check(config: Config) -> None:
+    """What no type says: ranges, and settings that contradict each other."""
+    method, model, data, training = config.method, config.model, config.data, config.training
+    optimizer, ema, checkpoint = config.optimizer, config.ema, config.checkpoint
+
+    def require(holds: bool, message: str) -> None:
+        if not holds:
+            raise ConfigError(message)
+
+    positive = {
+        "data.batch_size": data.batch_size, "model.latent_dim": model.latent_dim, "training.steps": training.steps,
+        "training.steps_per_dispatch": training.steps_per_dispatch,
+        "training.log_every_steps": training.log_every_steps,
+        "training.max_skipped_steps": training.max_skipped_steps, "checkpoint.every_steps": checkpoint.every_steps,
+        "checkpoint.keep_last": checkpoint.keep_last, "ema.half_life_images": ema.half_life_images,
+        "optimizer.learning_rate": optimizer.learning_rate,
+        **{f"evaluation.{k}": v for k, v in dataclasses.asdict(config.evaluation).items()},
+    }  # fmt: skip
+    for path, value in positive.items():
+        require(value > 0, f"{path} must be positive, got {value}.")
+    not_negative = {
+        "training.warmup_steps": training.warmup_steps, "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
+        "ema.ramp_up": ema.ramp_up, "optimizer.clip_norm": optimizer.clip_norm, "seed": config.seed,
+        **{f"method.{k}": v for k, v in dataclasses.asdict(method).items() if isinstance(v, int | float)},
+    }  # fmt: skip
+    for path, value in not_negative.items():
+        require(value >= 0, f"{path} must not be negative, got {value}.")
+
+    widths = model.channels if isinstance(model, ConvModel) else model.widths
+    require(len(widths) > 0 and min(widths) > 0, f"model needs at least one layer of positive width, got {widths}.")
+    low_high = model.logvar_range
+    require(
+        len(low_high) == 2 and low_high[0] < low_high[1], f"model.logvar_range must be (low, high), got {low_high}."
+    )
+    if isinstance(data, ImageData):
+        expected = IMAGE_SETS[data.name]
+        require(data.shape == expected, f"data.shape of {data.name} is {expected}, got {data.shape}.")
+    require(
+        training.warmup_steps < training.steps,
+        f"training.warmup_steps={training.warmup_steps} leaves nothing of training.steps={training.steps}.",
+    )
+    for step in optimizer.milestone_steps:
+        require(
+            0 < step < training.steps,
+            f"optimizer.milestone_steps has {step}, which never acts in training.steps={training.steps}; remove it.",
+        )
+    multiples = {
+        "training.steps": training.steps, "training.warmup_steps": training.warmup_steps,
+        "training.log_every_steps": training.log_every_steps, "checkpoint.every_steps": checkpoint.every_steps,
+        "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
+    }  # fmt: skip
+    for path, value in multiples.items():
+        per = training.steps_per_dispatch
+        require(value % per == 0, f"{path}={value} must be a multiple of training.steps_per_dispatch={per}.")
+    every = checkpoint.every_steps
+    require(
+        checkpoint.keep_every_steps % every == 0,
+        f"checkpoint.keep_every_steps={checkpoint.keep_every_steps} must be a multiple of every_steps={every}.",
+    )
+    if isinstance(method, WganGp):
+        require(training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
+        require(method.critic_steps > 0, "method.critic_steps must be positive.")
+    if isinstance(method, SIntroVae | AsIntroVae):
+        require(method.alpha > 0, "method.alpha must be positive.")
+    if isinstance(method, AsIntroVae):
+        require(
+            method.kernel == "product" or method.bandwidth == 0,
+            f"method.bandwidth={method.bandwidth} belongs to kernel='product'; set it to 0 for {method.kernel!r}.",
+        )
+        require(
+            method.kl_schedule != "constant" or method.kl_rate <= 1,
+            f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
+        )
+        require(
+            method.statistic == "V" or data.batch_size >= 2,
+            "method.statistic='U' needs a batch of at least two; use 'V'.",
+        )

@@ -1,0 +1,75 @@
+"""The five 2-D toys, drawn on the device: 8 Gaussians, 2 spirals, checkerboard, rings (arXiv 2012.13253) and 25
+Gaussians."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Keeps the data's random stream apart from the step noise, which folds small numbers into the same key.
+_DATA_STREAM = 0x2D70
+
+
+def mode_centres(name: str) -> np.ndarray | None:
+    """Centres [modes, 2] of the Gaussian mixtures; None for the other toys."""
+    if name == "8gaussians":
+        angles = np.arange(8) * (2 * np.pi / 8)
+        return 2 / 1.414 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if name == "25gaussians":
+        axis = np.arange(-4, 5, 2) * (2 / 2.828)
+        return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    return None
+
+
+def _mixture(name: str, spread: float) -> Callable[[jax.Array, int], jax.Array]:
+    def draw(key: jax.Array, n: int) -> jax.Array:
+        which, noise = jax.random.split(key)
+        centres = jnp.asarray(mode_centres(name), jnp.float32)
+        return centres[jax.random.randint(which, (n,), 0, len(centres))] + spread * jax.random.normal(noise, (n, 2))
+
+    return draw
+
+
+def _two_spirals(key: jax.Array, n: int) -> jax.Array:
+    turn, jitter, arm, noise = jax.random.split(key, 4)
+    angle = jnp.sqrt(jax.random.uniform(turn, (n,))) * 3 * math.pi
+    x, y = -jnp.cos(angle) * angle, jnp.sin(angle) * angle
+    points = (jnp.stack([x, y], axis=1) + 0.5 * jax.random.uniform(jitter, (n, 2))) / 3
+    sign = jnp.where(jax.random.bernoulli(arm, 0.5, (n, 1)), 1.0, -1.0)
+    return sign * points + 0.1 * jax.random.normal(noise, (n, 2))
+
+
+def _checkerboard(key: jax.Array, n: int) -> jax.Array:
+    first, second, shift = jax.random.split(key, 3)
+    x1 = 4 * jax.random.uniform(first, (n,)) - 2
+    x2 = jax.random.uniform(second, (n,)) - 2 * jax.random.bernoulli(shift, 0.5, (n,)) + jnp.floor(x1) % 2
+    return 2 * jnp.stack([x1, x2], axis=1)
+
+
+def _rings(key: jax.Array, n: int) -> jax.Array:
+    turn, which, noise = jax.random.split(key, 3)
+    angle = 2 * math.pi * jax.random.uniform(turn, (n,))
+    radius = 3 * 0.25 * jax.random.randint(which, (n,), 1, 5)
+    points = radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    return points + 0.08 * jax.random.normal(noise, (n, 2))
+
+
+TOYS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+    "8gaussians": _mixture("8gaussians", 0.02 / 1.414),
+    "2spirals": _two_spirals,
+    "checkerboard": _checkerboard,
+    "rings": _rings,
+    "25gaussians": _mixture("25gaussians", 0.05 * 2 / 2.828),
+}
+
+
+def draw(name: str, key: jax.Array, n: int) -> jax.Array:
+    """`n` points of a toy, float32 [n, 2]."""
+    return TOYS[name](key, n)
+
+
+def training_batch(name: str, key: jax.Array, step: jax.typing.ArrayLike, batch_size: int) -> jax.Array:
+    """The batch of a training step [B, 2]: a pure function of the run's key and the step."""
+    return draw(name, jax.random.fold_in(jax.random.fold_in(key, _DATA_STREAM), step), batch_size)

@@ -1,0 +1,39 @@
+"""Failures that a user can mend, and the exit codes that tell a scheduler which kind it was."""
+
+EXIT_DONE = 0
+EXIT_BAD_REQUEST = 2
+EXIT_NOT_FINITE = 3
+EXIT_STORAGE = 4
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again to go on
+
+
+class RunError(Exception):
+    """A failure whose message says what to do; the command line prints it in one line and exits with `exit_code`."""
+
+    exit_code = EXIT_BAD_REQUEST
+
+
+class DataError(RunError):
+    """Data that are missing or not what they should be."""
+
+
+class CheckpointError(RunError):
+    """No checkpoint here can be restored, or it belongs to another kind of run."""
+
+
+class NotFiniteError(RunError):
+    """Training has met non-finite losses or gradients too often."""
+
+    exit_code = EXIT_NOT_FINITE
+
+
+class StorageError(RunError):
+    """A checkpoint could not be written."""
+
+    exit_code = EXIT_STORAGE
+
+
+class Preempted(RunError):
+    """Training was asked to stop and has saved its state."""
+
+    exit_code = EXIT_PREEMPTED

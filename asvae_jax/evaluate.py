@@ -1,0 +1,143 @@
+"""A run -> numbers: 2-D measures for toys, reconstruction measures on the test split for images, for raw and for
+averaged weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import metrics as clu_metrics
+from flax import struct
+
+from asvae_jax.config import TOY_LIMITS, ImageData, ToyEvaluation, WganGp
+from asvae_jax.data import toys
+from asvae_jax.data.images import load_split, padded_batches
+from asvae_jax.figures import image_sheet, points_sheet
+from asvae_jax.metrics import density2d, reconstruction
+from asvae_jax.run import WEIGHTS, Run, Weights, encode, reconstruct, sample_images
+
+# Fixed, so that a run is judged, and its pictures drawn, from the same latents and the same real points each time.
+_SAMPLE_SEED, _REAL_SEED = 1, 2
+_SHEET_COLUMNS = 12
+_GN_ELBO_POINTS, _GN_ELBO_GRID = 12_800, 1024
+
+EVALUATION_FILE = "evaluation.json"
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Measures for both sets of weights.
+
+    Returns:
+      {"step", "protocol", "raw": {measure: value}, "ema": {...}}; see `docs/methods.md` for the measures. A WGAN-GP
+      run on images has none yet, since it cannot reconstruct.
+    """
+    measure = _measure_toy if run.config.is_toy else _measure_reconstruction
+    return {"step": run.step, "protocol": _protocol(run), **{weights: measure(run, weights) for weights in WEIGHTS}}
+
+
+def write_evaluation(run: Run) -> tuple[Path, dict[str, Any]]:
+    """`evaluate`, kept as JSON in the run's folder."""
+    result = evaluate(run)
+    path = run.folder / EVALUATION_FILE
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path, result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measures as lines of text, one column for each set of weights."""
+    lines = [f"step {result['step']:<14} {'raw':>10} {'ema':>10}"]
+    lines += [f"{name:<19} {value:>10.4g} {result['ema'][name]:>10.4g}" for name, value in result["raw"].items()]
+    return "\n".join(lines)
+
+
+def sheet(run: Run, weights: Weights, real: np.ndarray):
+    """The picture of a run: real, reconstructed and sampled images, or clouds of points. `real` holds at least 12
+    images or any points."""
+    title = f"{run.config.data.name}, {run.config.method.name}, step {run.step:,}, {weights} weights"
+    columns = len(real) if run.config.is_toy else _SHEET_COLUMNS
+    rows = {"real": real[:columns]}
+    if not isinstance(run.config.method, WganGp):
+        rows["reconstruction"] = reconstruct(run, real[:columns], weights=weights)
+    rows["sample"] = sample_images(run, jax.random.key(_SAMPLE_SEED), columns, weights=weights)
+    if run.config.is_toy:
+        return points_sheet(rows, TOY_LIMITS[run.config.data.name], title)
+    return image_sheet(rows, title)
+
+
+def real_examples(run: Run) -> np.ndarray:
+    """What the pictures and measures compare with: toy points, or the whole test split in [0, 1]."""
+    if isinstance(run.config.evaluation, ToyEvaluation):
+        return np.asarray(toys.draw(run.config.data.name, jax.random.key(_REAL_SEED), run.config.evaluation.samples))
+    assert isinstance(run.config.data, ImageData)
+    return load_split(run.config.data, "test").astype(np.float32) / 255
+
+
+def _protocol(run: Run) -> dict[str, Any]:
+    protocol = {"data": run.config.data.name, "sample_seed": _SAMPLE_SEED}
+    if isinstance(run.config.evaluation, ToyEvaluation):
+        return {
+            **protocol,
+            "samples": run.config.evaluation.samples,
+            "bins": 100,
+            "limit": TOY_LIMITS[run.config.data.name],
+        }
+    return {
+        **protocol,
+        "split": "test",
+        "code": "mean",
+        "calibration_batches": run.config.evaluation.calibration_batches,
+    }
+
+
+def _measure_toy(run: Run, weights: Weights) -> dict[str, float]:
+    name = run.config.data.name
+    real = real_examples(run)
+    generated = sample_images(run, jax.random.key(_SAMPLE_SEED), len(real), weights=weights)
+    measures = density2d.evaluate(real, generated, limit=TOY_LIMITS[name], modes=toys.mode_centres(name))
+    if not isinstance(run.config.method, WganGp):
+        measures["gn_elbo"] = _gn_elbo(run, weights)
+    return measures
+
+
+def _gn_elbo(run: Run, weights: Weights) -> float:
+    """How much better the ELBO is on data than on a grid over the evaluation square."""
+    name = run.config.data.name
+    axis = np.linspace(-TOY_LIMITS[name], TOY_LIMITS[name], _GN_ELBO_GRID, dtype=np.float32)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    data = np.asarray(toys.draw(name, jax.random.key(_REAL_SEED), _GN_ELBO_POINTS))
+
+    def scores(points: np.ndarray) -> np.ndarray:
+        mean, logvar = encode(run, points, weights=weights)
+        kl = 0.5 * np.sum(np.square(mean) + np.expm1(logvar) - logvar, axis=-1)
+        return kl + np.sum(np.square(points - reconstruct(run, points, weights=weights)), axis=-1)
+
+    return density2d.gn_elbo(scores(data), scores(grid))
+
+
+@struct.dataclass
+class _ReconstructionMetrics(clu_metrics.Collection):
+    psnr: clu_metrics.Average.from_output("psnr")
+    ssim: clu_metrics.Average.from_output("ssim")
+    mse: clu_metrics.Average.from_output("mse")
+
+
+def _measure_reconstruction(run: Run, weights: Weights) -> dict[str, float]:
+    if isinstance(run.config.method, WganGp):
+        return {}
+    images = real_examples(run)
+
+    @jax.jit
+    def measure(real: jax.Array, decoded: jax.Array, mask: jax.Array) -> _ReconstructionMetrics:
+        return _ReconstructionMetrics.single_from_model_output(
+            psnr=reconstruction.psnr(real, decoded),
+            ssim=reconstruction.ssim(real, decoded),
+            mse=reconstruction.mse(real, decoded),
+            mask=mask,
+        )
+
+    total = _ReconstructionMetrics.empty()
+    for real, mask in padded_batches(images, run.config.evaluation.batch_size):  # type: ignore[union-attr]
+        total = total.merge(measure(real, reconstruct(run, real, weights=weights), jnp.asarray(mask)))
+    return {name: float(value) for name, value in total.compute().items()}

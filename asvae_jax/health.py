@@ -1,0 +1,43 @@
+"""What the figures of a run warn of, and the setting that mends it."""
+
+from collections.abc import Mapping
+
+# Share of examples, of log-variances and of steps above which a warning is due.
+_MOST = 0.5
+_SOME_CLAMPED = 0.01
+
+
+def warnings(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Warnings by name for metrics averaged over a logging interval; {} for a healthy run."""
+    found = {}
+    if metrics.get("skipped", 0) > 0:
+        found["skipped"] = (
+            f"{metrics['skipped']:.1%} of the steps were refused, being not finite. "
+            "Lower optimizer.learning_rate or set optimizer.clip_norm."
+        )
+    if metrics.get("kl_fake_minus_real", 0) < 0:
+        found["kl_fake_minus_real"] = (
+            f"KL of fake images ({metrics['kl_fake']:.3g} nats) is below that of real ones ({metrics['kl_real']:.3g}): "
+            "the encoder does not tell them apart. Lower method.b_neg (MNIST: 128 instead of 256) or method.b_kl."
+        )
+    if metrics.get("saturated", 0) > _MOST:
+        found["saturated"] = (
+            f"The soft exponential is below 1e-6 for {metrics['saturated']:.0%} of the fake images, "
+            "which gives the encoder no gradient. Lower method.b_neg."
+        )
+    if metrics.get("active_units", 1) == 0:
+        found["active_units"] = (
+            "No code dimension varies with the image: the posterior has collapsed. "
+            "Lower method.b_kl or raise method.b_rec."
+        )
+    if metrics.get("clamped_logvars", 0) > _SOME_CLAMPED:
+        found["clamped_logvars"] = (
+            f"{metrics['clamped_logvars']:.1%} of the log-variances are at the clamp. "
+            "Widen model.logvar_range or lower optimizer.learning_rate."
+        )
+    return found
+
+
+def first_not_finite(metrics: Mapping[str, float]) -> str | None:
+    """The first metric, in the order of computation, that is not finite."""
+    return next((name for name, value in metrics.items() if value != value or abs(value) == float("inf")), None)

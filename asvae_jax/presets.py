@@ -1,0 +1,196 @@
+"""The values that config files share, and the words of a config's variant: `configs/digits.py:sintrovae,tiny`.
+
+Sources: arXiv 2206.13903 (Section 5, Table 1), arXiv 2012.13253 (appendix) and, where a word says `released`, the
+  code that the
+AS-IntroVAE authors released. `docs/methods.md` sets them side by side.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from asvae_jax.config import METHOD_SETTINGS, ConfigError, check_word
+
+TABLE1_BETAS = {"c1": (0.3, 0.1, 0.9), "c2": (0.5, 0.1, 0.9), "c3": (0.7, 0.2, 0.9)}
+"""The hyper-parameter combinations of Table 1 of arXiv 2206.13903 as (b_kl, b_rec, b_neg)."""
+
+EMA_DECAY_PUBLISHED = 0.999
+"""Per step, in the papers and their code."""
+
+_DISTANCE = dict(
+    kernel="per_dim", bandwidth=0.0, statistic="V", squash_distance=True, w_enc=1.0, w_dec=1.0, kl_rate=5.0
+)
+READINGS = {
+    # The equations of arXiv 2206.13903.
+    "paper": dict(
+        kl_schedule="linear", over_pairs_encoder="mean", over_dims_encoder="sum",
+        over_pairs_decoder="mean", over_dims_decoder="sum", squash_decoder_kl=False,
+    ),
+    # The arithmetic of its released code.
+    "released": dict(
+        kl_schedule="tanh", over_pairs_encoder="sum", over_dims_encoder="sum",
+        over_pairs_decoder="mean", over_dims_decoder="mean", squash_decoder_kl=True,
+    ),
+}  # fmt: skip
+
+
+class Betas(NamedTuple):
+    """Weights of KL, reconstruction error and the fake side's KL, in the order of the papers' tables."""
+
+    b_kl: float
+    b_rec: float
+    b_neg: float
+
+
+class IntroVaeBetas(NamedTuple):
+    """IntroVAE's own weights and its margin in nats."""
+
+    b_kl: float
+    b_rec: float
+    b_neg: float
+    margin: float
+
+
+def toys(variant: str, *, name: str, betas: Betas) -> ConfigDict:
+    """A 2-D toy: the settings of arXiv 2012.13253, appendix, and the warm-up of the released AS-IntroVAE code.
+
+    Words: a method (default asintrovae), `paper` or `released` (default paper), `c1`, `c2`, `c3` for Table 1's betas,
+      `tiny`.
+    """
+    words = _Words(variant, extra=tuple(TABLE1_BETAS))
+    if words.extra is not None:
+        betas = Betas(*TABLE1_BETAS[words.extra])
+    batch_size = 512
+    # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
+    method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), scale=0.5)
+    config = ConfigDict(
+        dict(
+            seed=0,
+            method=method,
+            model=dict(
+                kind="mlp", widths=(256,) * 4, latent_dim=2, compute_dtype="float32", logvar_range=(-30.0, 20.0)
+            ),
+            data=dict(name=name, batch_size=batch_size),
+            optimizer=_optimizer(words.method, milestones=(10_000, 15_000)),
+            ema=_published_ema(batch_size),
+            training=dict(
+                steps=30_000, warmup_steps=0 if words.method in ("vae", "wgan_gp") else 2_000,
+                steps_per_dispatch=500, log_every_steps=1_000, max_skipped_steps=20,
+            ),
+            checkpoint=dict(every_steps=5_000, keep_last=2, keep_every_steps=0),
+            evaluation=dict(samples=5_000),
+        )
+    )  # fmt: skip
+    if words.tiny:
+        config.model.widths = (16, 16)
+        config.data.batch_size = 32
+        config.evaluation.samples = 500
+        config.optimizer.milestone_steps = ()
+        config.training.update(
+            steps=20, warmup_steps=min(config.training.warmup_steps, 10), steps_per_dispatch=5, log_every_steps=10
+        )
+        config.checkpoint.every_steps = 10
+    return config
+
+
+def images(
+    variant: str,
+    *,
+    name: str,
+    shape: Sequence[int],
+    channels: Sequence[int],
+    latent_dim: int,
+    batch_size: int,
+    steps: int,
+    betas: Betas,
+    introvae: IntroVaeBetas,
+    learning_rate: float = 2e-4,
+    warmup_steps: int = 0,
+    ema: Mapping[str, float] | None = None,
+) -> ConfigDict:
+    """An image set. Words: a method (default asintrovae), `paper` or `released` (default paper), `tiny`."""
+    words = _Words(variant, extra=())
+    config = ConfigDict(
+        dict(
+            seed=0,
+            method=_method(words, betas, introvae, scale=1 / math.prod(shape)),
+            model=dict(
+                kind="conv", channels=tuple(channels), latent_dim=latent_dim, norm="batch", compute_dtype="float32",
+                logvar_range=(-30.0, 20.0),
+            ),
+            data=dict(name=name, shape=tuple(shape), batch_size=batch_size, data_dir=_data_dir()),
+            optimizer=_optimizer(words.method, learning_rate=learning_rate),
+            ema=dict(ema) if ema else _published_ema(batch_size),
+            training=dict(
+                steps=steps, warmup_steps=0 if words.method in ("vae", "wgan_gp") else warmup_steps,
+                steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20,
+            ),
+            checkpoint=dict(every_steps=500, keep_last=3, keep_every_steps=0),
+            evaluation=dict(batch_size=batch_size, calibration_batches=16),
+        )
+    )  # fmt: skip
+    if words.tiny:
+        config.model.update(channels=(4, 4), latent_dim=4)
+        config.data.batch_size = 16
+        config.training.update(steps=4, warmup_steps=min(config.training.warmup_steps, 2), log_every_steps=2)
+        config.checkpoint.every_steps = 2
+        config.evaluation.update(batch_size=50, calibration_batches=2)
+    return config
+
+
+class _Words:
+    """A variant taken apart: at most one method, one reading, one extra word, and `tiny`."""
+
+    def __init__(self, variant: str, extra: tuple[str, ...]):
+        words = [word.strip() for word in (variant or "").split(",") if word.strip()]
+        for word in words:
+            check_word("variant", word, [*METHOD_SETTINGS, *READINGS, *extra, "tiny"])
+        self.method = self._one(words, tuple(METHOD_SETTINGS)) or "asintrovae"
+        reading = self._one(words, tuple(READINGS))
+        if reading and self.method != "asintrovae":
+            raise ConfigError(
+                f"variant word {reading!r} is a reading of asintrovae; {self.method} has one reading only."
+            )
+        self.reading = reading or "paper"
+        self.extra = self._one(words, extra)
+        self.tiny = "tiny" in words
+
+    @staticmethod
+    def _one(words: list[str], among: tuple[str, ...]) -> str | None:
+        found = [word for word in words if word in among]
+        if len(found) > 1:
+            raise ConfigError(f"variant words {' and '.join(found)} exclude each other; keep one.")
+        return found[0] if found else None
+
+
+def _method(words: _Words, betas: Betas, introvae: IntroVaeBetas, scale: float) -> dict[str, Any]:
+    if words.method == "vae":
+        return dict(name="vae", b_rec=betas.b_rec, b_kl=betas.b_kl, scale=scale)
+    if words.method == "introvae":
+        return dict(name="introvae", **introvae._asdict())
+    if words.method == "wgan_gp":
+        return dict(name="wgan_gp", gp_weight=10.0, critic_steps=5)
+    soft = dict(name=words.method, **betas._asdict(), scale=scale, alpha=2.0, gamma_r=1e-8, rec_target_gradient=True)
+    return soft if words.method == "sintrovae" else {**soft, **_DISTANCE, **READINGS[words.reading]}
+
+
+def _optimizer(method: str, milestones: tuple[int, ...] = (), learning_rate: float = 2e-4) -> dict[str, Any]:
+    adam = (
+        dict(learning_rate=1e-4, b1=0.0, b2=0.9)
+        if method == "wgan_gp"
+        else dict(learning_rate=learning_rate, b1=0.9, b2=0.999)
+    )
+    return dict(**adam, milestone_steps=milestones, milestone_factor=0.1, clip_norm=0.0)
+
+
+def _published_ema(batch_size: int) -> dict[str, float]:
+    """The half-life, in images, of a fixed decay per step."""
+    return dict(half_life_images=batch_size * math.log(0.5) / math.log(EMA_DECAY_PUBLISHED), ramp_up=0.0)
+
+
+def _data_dir() -> str:
+    """Where TFDS itself looks."""
+    return os.environ.get("TFDS_DATA_DIR", os.path.join("~", "tensorflow_datasets"))

@@ -1,0 +1,412 @@
+"""The training loop: one straight line from a config to a trained run."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import parameter_overview, profiler
+from jax.sharding import Mesh
+
+from asvae_jax import distributed, health, update
+from asvae_jax.calibrate import make_calibrate
+from asvae_jax.checkpoint import CheckpointStore
+from asvae_jax.config import Config, ConfigError, ImageData, resolve
+from asvae_jax.data.images import BatchOrder, load_split, local_batch
+from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
+from asvae_jax.errors import CheckpointError, NotFiniteError, Preempted
+from asvae_jax.evaluate import real_examples, sheet
+from asvae_jax.run import CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
+from asvae_jax.update import Metrics, TrainState
+from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
+
+_log = logging.getLogger(__name__)
+
+# (state, first step) -> (state, metrics [n]); one compiled call
+Dispatch = Callable[[TrainState, int], tuple[TrainState, Metrics]]
+
+# Settings that may differ when a run goes on: they change how long and how closely it is watched, not what it computes.
+_MAY_CHANGE = (
+    "training.steps",
+    "training.log_every_steps",
+    "training.max_skipped_steps",
+    "checkpoint",
+    "evaluation",
+    "data.data_dir",
+)
+# The figures of the progress line, in this order, where a method has them.
+_PROGRESS = ("encoder/loss", "decoder/loss", "err_real", "kl_real", "kl_rec", "kl_fake", "as_distance")
+
+
+def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
+    """Trains to `config.training.steps`, going on from the newest whole checkpoint in `workdir` if there is one.
+
+    Args:
+      config: the settings.
+      workdir: the run's folder: checkpoints/, sheets/, tensorboard/, metrics.jsonl, config.json.
+      profile: write a profile of the steps after the first logging interval, for TensorBoard.
+
+    Returns:
+      The finished run.
+
+    Raises:
+      ConfigError, DataError, CheckpointError, NotFiniteError, StorageError: see `errors`; what was saved stays.
+      Preempted: after SIGTERM or SIGINT, once the state is saved.
+    """
+    # Devices, data, networks.
+    mesh = distributed.make_mesh(config)
+    data = TrainingData(config, mesh)
+    run_method = data.compiled_steps(config)
+    run_warmup = data.compiled_steps(config.warmup()) if config.training.warmup_steps else run_method
+    calibrate = make_calibrate(config, mesh)
+
+    # A fresh state, or the newest whole checkpoint.
+    store = CheckpointStore(workdir / CHECKPOINTS, config.checkpoint)
+    state, statistics = _restore(config, store, mesh) or (_fresh_state(config, mesh), {})
+    step = first_step = int(state.step)
+    workdir.mkdir(parents=True, exist_ok=True)
+    _describe(config, workdir, state, mesh)
+    writers = _make_writers(workdir, first_step)
+    writers.write_texts(step, {"config": f"```\n{json.dumps(config.to_dict(), indent=2)}\n```"})
+    preview = real_examples(Run(workdir, config, step, {}, {}, {}))
+
+    # The loop.
+    progress, profiling = Progress(config, first_step), Profiling(workdir if profile else None)
+    per_dispatch = config.training.steps_per_dispatch
+    with distributed.StopRequest() as stop:
+        while step < config.training.steps:
+            run_steps = run_warmup if step < config.training.warmup_steps else run_method
+            state, metrics = run_steps(state, step)
+            step += per_dispatch
+            progress.add(metrics)
+            if step % config.training.log_every_steps == 0 or step == config.training.steps:
+                progress.report(step, writers)
+                profiling.interval_done()
+
+            stopping = stop.received or store.stop_requested(step)
+            if step % config.checkpoint.every_steps == 0 or step == config.training.steps or stopping:
+                batches = data.calibration_batches()
+                statistics = {"raw": calibrate(state.params, batches), "ema": calibrate(state.ema, batches)}
+                store.save(state, statistics, config)
+                _draw_sheets(Run(workdir, config, step, state.params, state.ema, statistics), preview, writers)
+            if stopping and step < config.training.steps:
+                store.close()
+                writers.close()
+                raise Preempted(
+                    f"Stopped at step {step:,} as asked; the state is saved. Run the same command again to go on."
+                )
+
+    # The last checkpoint must be on disk before anyone hears of success.
+    store.wait()
+    if config.training.steps not in store.steps():
+        raise CheckpointError(
+            f"The last checkpoint, step {config.training.steps}, is not in {store.folder}; run the same command again."
+        )
+    profiling.stop()
+    store.close()
+    writers.close()
+    return Run(workdir, config, step, state.params, state.ema, statistics)
+
+
+def dry_run(config: Config, workdir: Path) -> str:
+    """Checks what training needs - data, devices, the step itself - and returns the plan as text; nothing is trained
+    or written.
+
+    Raises:
+      ConfigError, DataError: as `train` would.
+    """
+    mesh = distributed.make_mesh(config)
+    data = TrainingData(config, mesh)
+    state = jax.eval_shape(lambda: update.init_state(config, jax.random.key(0)))
+    compiled = data.lower_steps(config).compile()
+    memory, training = compiled.memory_analysis(), config.training
+    stored = CheckpointStore(workdir / CHECKPOINTS).steps() if (workdir / CHECKPOINTS).is_dir() else []
+    counts = {name: parameter_overview.count_parameters(state.params[name]) for name in state.params}
+    lines = [
+        f"data        {config.data.name}: {data.size}, batches of {config.data.batch_size}",
+        f"method      {config.method.name}, after {training.warmup_steps:,} warm-up steps of a plain VAE",
+        f"parameters  encoder {counts['encoder']:,}, decoder {counts['decoder']:,}",
+        f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}, {config.data.batch_size // mesh.size} each",
+        f"memory      {_gib(memory.argument_size_in_bytes)} state and images, "
+        f"{_gib(memory.temp_size_in_bytes)} temporaries a device",
+        f"plan        {training.steps:,} steps, a checkpoint every {config.checkpoint.every_steps:,}",
+        f"workdir     {workdir}: " + (f"would go on from step {stored[-1]:,}" if stored else "would start afresh"),
+    ]
+    return "\n".join(lines)
+
+
+class TrainingData:
+    """Where a step's images come from: drawn on the device for a toy, served from memory for an image set."""
+
+    def __init__(self, config: Config, mesh: Mesh):
+        self._config, self._mesh = config, mesh
+        if isinstance(config.data, ImageData):
+            self._images = load_split(config.data, "train")
+            self._order = BatchOrder(len(self._images), config.data.batch_size, config.seed)
+
+    @property
+    def size(self) -> str:
+        """How much there is of it, for people."""
+        return (
+            "drawn on the device"
+            if self._config.is_toy
+            else f"{len(self._images):,} training images {self._images.shape[1:]}"
+        )
+
+    def compiled_steps(self, config: Config) -> Dispatch:
+        """`steps_per_dispatch` steps of `config.method` as one program with donated state."""
+        program = self._program(config)
+        if config.is_toy:
+            return lambda state, step: program(state)
+        return lambda state, step: program(state, self._stacked(step, config.training.steps_per_dispatch))
+
+    def lower_steps(self, config: Config) -> jax.stages.Lowered:
+        """The same program, traced for inspection."""
+        state = state_template(config, replicated(self._mesh))
+        if config.is_toy:
+            return self._program(config).lower(state)
+        images = (config.training.steps_per_dispatch, config.data.batch_size, *config.example_shape)
+        return self._program(config).lower(state, jax.ShapeDtypeStruct(images, jnp.uint8))
+
+    def _program(self, config: Config) -> jax.stages.Wrapped:
+        whole = replicated(self._mesh)
+        if config.is_toy:
+            toy_steps = update.make_toy_steps(config)
+            return jax.jit(
+                lambda state: toy_steps(state, config.training.steps_per_dispatch),
+                donate_argnums=0,
+                in_shardings=(whole,),
+                out_shardings=whole,
+            )
+        image_steps = update.make_steps(config)
+        return jax.jit(
+            lambda state, images: image_steps(state, _to_float(images)),
+            donate_argnums=0,
+            in_shardings=(whole, over_batch(self._mesh, axis=1)),
+            out_shardings=whole,
+        )
+
+    def _stacked(self, step: int, n: int) -> jax.Array:
+        """The batches of `n` steps, uint8 [n, B, H, W, C]."""
+        process, processes = jax.process_index(), jax.process_count()
+        batches = [local_batch(self._images, self._order, step + i, process, processes) for i in range(n)]
+        return to_global(self._mesh, np.stack(batches), axis=1)
+
+    def calibration_batches(self) -> list[jax.Array]:
+        """Training images for batch-norm statistics, the same at each call; none for a toy."""
+        if self._config.is_toy:
+            return []
+        evaluation = self._config.evaluation
+        order = BatchOrder(len(self._images), evaluation.batch_size, self._config.seed)  # type: ignore[union-attr]
+        process, processes = jax.process_index(), jax.process_count()
+        batches = (
+            local_batch(self._images, order, i, process, processes) for i in range(evaluation.calibration_batches)
+        )  # type: ignore[union-attr]
+        return [_to_float(to_global(self._mesh, batch)) for batch in batches]
+
+
+class Progress:
+    """Gathers metrics on the device, and at each interval prints, writes and judges their means."""
+
+    def __init__(self, config: Config, first_step: int):
+        self._config, self._pending, self._since = config, [], time.perf_counter()
+        self._last_step, self._skipped_in_a_row = first_step, 0
+        self._warned: set[str] = set()
+
+    def add(self, metrics: Metrics) -> None:
+        """Notes the metrics [n] of one dispatch without waiting for them."""
+        self._pending.append(metrics)
+
+    def report(self, step: int, writers: Writers) -> None:
+        """One line for people, one record for machines, and a warning for each new trouble.
+
+        Raises:
+          NotFiniteError: after too many refused steps in a row.
+        """
+        series, self._pending = _series(self._pending), []
+        seconds = time.perf_counter() - self._since
+        steps, self._last_step = step - self._last_step, step
+        images_per_second = steps * self._config.data.batch_size / seconds
+        skipped = series["skipped"] > 0
+        # A refused step's figures are not finite; they are named below, not averaged.
+        kept = slice(None) if skipped.all() else ~skipped
+        means = {
+            name: float(np.nanmean(values[kept])) for name, values in series.items() if not np.isnan(values[kept]).all()
+        }
+        means["skipped"] = float(skipped.mean())
+        writers.write_scalars(step, {**means, "images_per_second": images_per_second})
+        writers.flush()
+        self._print(step, means, images_per_second)
+        warnings = health.warnings(means)
+        for name in warnings.keys() - self._warned:
+            _log.warning("%s", warnings[name])
+        self._warned = set(warnings)
+        self._judge(step, steps, series, skipped)
+        self._since = time.perf_counter()
+
+    def _print(self, step: int, means: dict[str, float], images_per_second: float) -> None:
+        total = self._config.training.steps
+        remaining = (total - step) * self._config.data.batch_size / images_per_second
+        figures = "  ".join(f"{name} {means[name]:.4g}" for name in _PROGRESS if name in means)
+        images = step * self._config.data.batch_size
+        _log.info(
+            "step %d/%d  images %d  %.0f images/s  ETA %s  %s",
+            step,
+            total,
+            images,
+            images_per_second,
+            _clock(remaining),
+            figures,
+        )
+
+    def _judge(self, step: int, steps: int, series: dict[str, np.ndarray], skipped: np.ndarray) -> None:
+        for refused in skipped:
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if refused else 0
+            if self._skipped_in_a_row >= self._config.training.max_skipped_steps:
+                first = health.first_not_finite({name: values[np.argmax(skipped)] for name, values in series.items()})
+                raise NotFiniteError(
+                    f"{self._skipped_in_a_row} steps in a row were refused between steps {step - steps:,} and {step:,}; "
+                    f"the first figure that was not finite is {first}. The weights are those of the last good step, "
+                    "and checkpoints are intact. Lower optimizer.learning_rate or set optimizer.clip_norm, "
+                    "and train in a new --workdir."
+                )
+
+
+def _series(dispatches: list[Metrics]) -> dict[str, np.ndarray]:
+    """One value a step for each figure; NaN where the warm-up has no such figure."""
+    names = dict.fromkeys(name for metrics in dispatches for name in metrics)
+    absent = [np.full(len(metrics["skipped"]), np.nan) for metrics in dispatches]
+    return {
+        name: np.concatenate(
+            [np.asarray(metrics.get(name, nothing)) for metrics, nothing in zip(dispatches, absent, strict=True)]
+        )
+        for name in names
+    }
+
+
+def _to_float(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _fresh_state(config: Config, mesh: Mesh) -> TrainState:
+    return jax.jit(lambda key: update.init_state(config, key), out_shardings=replicated(mesh))(
+        jax.random.key(config.seed)
+    )
+
+
+def _restore(config: Config, store: CheckpointStore, mesh: Mesh) -> tuple[TrainState, dict[str, Any]] | None:
+    """State and statistics of the newest whole checkpoint; None if there is none."""
+
+    def templates(meta: dict[str, Any]) -> dict[str, Any]:
+        state = state_template(config, replicated(mesh))
+        items = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
+        return {**items, "statistics": statistics_template(config, replicated(mesh))}
+
+    if steps := store.steps():
+        _check_same_run(config, store, steps)
+    found = store.read_newest(templates)
+    if found is None:
+        return None
+    items, meta = found
+    store.set_aside_after(meta["step"])
+    step = jax.device_put(jnp.asarray(meta["step"], jnp.int32), replicated(mesh))
+    state = TrainState(step, items["params"], items["opt_state"], items["ema"], items["key"]["key"])
+    return state, items.get("statistics", {})
+
+
+def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) -> None:
+    """Raises a ConfigError if the checkpoints come from other settings than these."""
+    for step in reversed(steps):
+        try:
+            stored = resolve(store.read_meta(step)["config"])
+        except Exception:  # a damaged step is `read_newest`'s to report
+            continue
+        differences = [
+            f"{path} {was!r} -> {now!r}"
+            for path, was, now in _differences(stored.to_dict(), config.to_dict())
+            if not path.startswith(_MAY_CHANGE)
+        ]
+        if differences:
+            raise ConfigError(
+                f"{store.folder.parent} holds a run with other settings ({'; '.join(differences)}); "
+                "choose a new --workdir."
+            )
+        return
+
+
+def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in was | now:
+            yield from _differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif was != now:
+        yield path, was, now
+
+
+def _describe(config: Config, workdir: Path, state: TrainState, mesh: Mesh) -> None:
+    """Prints what is about to be trained, and keeps the settings beside the run."""
+    _log.info("Parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    step, total = int(state.step), config.training.steps
+    _log.info("%s %s on %d x %s", config.data.name, config.method.name, mesh.size, mesh.devices.flat[0].device_kind)
+    _log.info("Going on from step %d of %d" if step else "Starting at step %d of %d", step, total)
+    if is_main_process():
+        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def _make_writers(workdir: Path, first_step: int) -> Writers:
+    if not is_main_process():
+        return Writers([])
+    return Writers(
+        [JsonLinesWriter(workdir / "metrics.jsonl", first_step), TensorBoardWriter(workdir / "tensorboard", first_step)]
+    )
+
+
+def _draw_sheets(run: Run, preview: np.ndarray, writers: Writers) -> None:
+    """The pictures of both sets of weights, as files and for TensorBoard."""
+    pictures = {weights: sheet(run, weights, preview) for weights in WEIGHTS}
+    if is_main_process():
+        (run.folder / "sheets").mkdir(exist_ok=True)
+        for weights, picture in pictures.items():
+            picture.save(sheet_path(run, weights))
+    writers.write_images(run.step, {f"sheet/{weights}": np.asarray(picture) for weights, picture in pictures.items()})
+
+
+def sheet_path(run: Run, weights: Weights) -> Path:
+    """Where the picture of a step lies."""
+    return run.folder / "sheets" / f"{weights}-{run.step:07d}.png"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+class Profiling:
+    """A profile of the second logging interval, when everything has been compiled; without a folder it does nothing."""
+
+    def __init__(self, workdir: Path | None):
+        self._workdir, self._intervals, self._running = workdir, 0, False
+
+    def interval_done(self) -> None:
+        """Starts after the first interval and stops after the second."""
+        self._intervals += 1
+        if self._workdir and self._intervals == 1:
+            profiler.start(str(self._workdir / "tensorboard"))
+            self._running = True
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Writes the profile, if one is being taken."""
+        if self._running:
+            profiler.stop()
+            self._running = False
+            _log.info("Profile written to %s", self._workdir / "tensorboard" if self._workdir else "")

@@ -1,0 +1,13 @@
+"""Checkerboard (arXiv 2012.13253, Table 1).
+
+  python -m asvae_jax.main --config=configs/checkerboard.py --workdir=runs/checkerboard
+
+30,000 steps take about 10 minutes on two CPU cores. Words: a method, paper | released, c1 | c2 | c3 (Table 1's
+betas), tiny.
+"""
+
+from asvae_jax.presets import Betas, toys
+
+
+def get_config(variant: str = ""):
+    return toys(variant, name="checkerboard", betas=Betas(b_kl=0.1, b_rec=0.2, b_neg=0.2))

