@@ -70,7 +70,9 @@ def make_calibrate(config: Config, mesh: Mesh) -> Callable[[dict[str, Any], Iter
     return calibrate
 
 
-def statistics_of_batch(config: Config, params: dict[str, Any], images: jax.Array, index: jax.Array) -> Statistics:
+def statistics_of_batch(
+    config: Config, params: dict[str, Any], images: jax.Array, index: jax.typing.ArrayLike
+) -> Statistics:
     """Statistics of one batch of each stream; `index` numbers the batch, and with it the noise."""
     networks = make_networks(config)
     noise = draw_noise(jax.random.key(_CALIBRATION_SEED), index, images.shape[0], networks.latent_dim)

@@ -62,7 +62,12 @@ class CheckpointStore:
           StorageError: if writing fails or a checkpoint of this or a later step exists already.
         """
         step = int(state.step)
-        items = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
+        items: Items = {
+            "params": state.params,
+            "ema": state.ema,
+            "opt_state": state.opt_state,
+            "key": {"key": state.key},
+        }
         if jax.tree.leaves(statistics):
             items["statistics"] = statistics
         if not _all_finite({name: items[name] for name in ("params", "ema", "opt_state")}):

@@ -229,6 +229,11 @@ class Config:
         """Shape of one data point: (2,) or (H, W, C)."""
         return self.data.shape if isinstance(self.data, ImageData) else (2,)
 
+    @property
+    def chunk_size(self) -> int:
+        """How many examples go through a network at once outside training."""
+        return self.evaluation.samples if isinstance(self.evaluation, ToyEvaluation) else self.evaluation.batch_size
+
     def warmup(self) -> "Config":
         """The plain VAE that a method starts with, in the same units (per pixel) as all others."""
         b_rec, b_kl = self.method.b_rec, self.method.b_kl  # type: ignore[union-attr]
@@ -295,7 +300,7 @@ def _typed_section(section: type, values: Any, path: str, choices: Mapping[str, 
 
 
 def _typed(hint: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _typed_section(hint, value, path, {})
     origin = typing.get_origin(hint)
     if origin is Literal:

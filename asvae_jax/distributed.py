@@ -40,7 +40,7 @@ def make_mesh(config: Config) -> Mesh:
     devices = jax.devices()
     sizes = {"data.batch_size": config.data.batch_size}
     if not config.is_toy:
-        sizes["evaluation.batch_size"] = config.evaluation.batch_size  # type: ignore[union-attr]
+        sizes["evaluation.batch_size"] = config.chunk_size
     for name, size in sizes.items():
         if size % len(devices):
             raise ConfigError(f"{name}={size} does not divide by the {len(devices)} devices; choose a multiple.")

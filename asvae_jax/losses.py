@@ -112,9 +112,11 @@ def introvae_encoder_loss(
       margin: m, in nats; the hinge is on the batch mean.
     """
     chex.assert_equal_shape([err_real, kl_real, kl_rec, kl_fake])
-    hinges = sum(jnp.maximum(0.0, margin - jnp.mean(kl)) for kl in (kl_rec, kl_fake))
+    hinge_rec, hinge_fake = (jnp.maximum(0.0, margin - jnp.mean(kl)) for kl in (kl_rec, kl_fake))
     return _total(
-        reconstruction=b_rec * jnp.mean(err_real), kl=b_kl * jnp.mean(kl_real), adversarial=0.5 * b_kl * b_neg * hinges
+        reconstruction=b_rec * jnp.mean(err_real),
+        kl=b_kl * jnp.mean(kl_real),
+        adversarial=0.5 * b_kl * b_neg * (hinge_rec + hinge_fake),
     )
 
 
@@ -155,11 +157,11 @@ def sintrovae_encoder_loss(
     """
     chex.assert_equal_shape([err_real, kl_real, err_rec, kl_rec, err_fake, kl_fake])
     betas = dict(b_rec=b_rec, b_neg=b_neg, scale=scale, alpha=alpha)
-    exp_elbos = (soft_exp_elbo(err_rec, kl_rec, **betas), soft_exp_elbo(err_fake, kl_fake, **betas))
+    exp_rec, exp_fake = soft_exp_elbo(err_rec, kl_rec, **betas), soft_exp_elbo(err_fake, kl_fake, **betas)
     return _total(
         reconstruction=scale * b_rec * jnp.mean(err_real),
         kl=scale * b_kl * jnp.mean(kl_real),
-        adversarial=sum(jnp.mean(exp_elbo) for exp_elbo in exp_elbos) / (2 * alpha),
+        adversarial=(jnp.mean(exp_rec) + jnp.mean(exp_fake)) / (2 * alpha),
     )
 
 

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from asvae_jax import benchmark, distributed
 from asvae_jax.config import ConfigError, resolve
 from asvae_jax.errors import EXIT_BAD_REQUEST, RunError
-from asvae_jax.evaluate import table, write_evaluation
+from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
 from asvae_jax.train import dry_run, sheet_path, train
 
@@ -43,15 +43,17 @@ def main() -> None:
 
 
 def _run() -> None:
-    if _CONFIG.value is None or (_WORKDIR.value is None and _MODE.value != "benchmark"):
-        raise ConfigError("--config and --workdir are needed; --help shows examples.")
+    if _CONFIG.value is None:
+        raise ConfigError("--config is needed; --help shows examples.")
     config = resolve(_CONFIG.value)
     _log_to_terminal()
     distributed.setup(_DISTRIBUTED.value)
     _keep_compiled_programs()
     if _MODE.value == "benchmark":
-        print(benchmark.benchmark(config))
+        print(benchmark.table(benchmark.benchmark(config)))
         return
+    if _WORKDIR.value is None:
+        raise ConfigError("--workdir is needed; --help shows examples.")
     workdir = Path(_WORKDIR.value).expanduser().absolute()
     if _DRY_RUN.value:
         print(dry_run(config, workdir))

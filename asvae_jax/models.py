@@ -206,14 +206,17 @@ class Networks(NamedTuple):
         }
 
     def encode(self, params: Params, images: jax.Array, statistics: Statistics | None = None) -> Gaussian:
-        """Codes of images [B, ...] (for the critic: their scores [B])."""
+        """Codes of images [B, ...]."""
         return _apply(self.encoder, params, images, statistics)
 
     def decode(self, params: Params, z: jax.Array, statistics: Statistics | None = None) -> jax.Array:
         """Images [B, ...] of codes [B, Z]; about [0, 1], not clipped."""
         return _apply(self.decoder, params, z, statistics)
 
-    critic = encode
+    def critic(self, params: Params, images: jax.Array) -> jax.Array:
+        """Scores [B] of images [B, ...], where the encoder's place is taken by a critic."""
+        scores: jax.Array = self.encoder.apply({"params": params}, images)  # type: ignore[assignment]
+        return scores
 
 
 def _apply(network: nn.Module, params: Params, inputs: jax.Array, statistics: Statistics | None) -> Any:

@@ -75,7 +75,7 @@ def toys(variant: str, *, name: str, betas: Betas) -> ConfigDict:
             ),
             data=dict(name=name, batch_size=batch_size),
             optimizer=_optimizer(words.method, milestones=(10_000, 15_000)),
-            ema=_published_ema(batch_size),
+            ema=published_ema(batch_size),
             training=dict(
                 steps=30_000, warmup_steps=0 if words.method in ("vae", "wgan_gp") else 2_000,
                 steps_per_dispatch=500, log_every_steps=1_000, max_skipped_steps=20,
@@ -123,7 +123,7 @@ def images(
             ),
             data=dict(name=name, shape=tuple(shape), batch_size=batch_size, data_dir=_data_dir()),
             optimizer=_optimizer(words.method, learning_rate=learning_rate),
-            ema=dict(ema) if ema else _published_ema(batch_size),
+            ema=dict(ema) if ema else published_ema(batch_size),
             training=dict(
                 steps=steps, warmup_steps=0 if words.method in ("vae", "wgan_gp") else warmup_steps,
                 steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20,
@@ -186,7 +186,7 @@ def _optimizer(method: str, milestones: tuple[int, ...] = (), learning_rate: flo
     return dict(**adam, milestone_steps=milestones, milestone_factor=0.1, clip_norm=0.0)
 
 
-def _published_ema(batch_size: int) -> dict[str, float]:
+def published_ema(batch_size: int) -> dict[str, float]:
     """The half-life, in images, of a fixed decay per step."""
     return dict(half_life_images=batch_size * math.log(0.5) / math.log(EMA_DECAY_PUBLISHED), ramp_up=0.0)
 

@@ -18,7 +18,7 @@ from asvae_jax.gaussians import Gaussian
 from asvae_jax.models import make_networks
 
 Weights = Literal["ema", "raw"]
-WEIGHTS = ("ema", "raw")
+WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 
 CHECKPOINTS = "checkpoints"
 
@@ -97,10 +97,10 @@ def _inference_templates(meta: dict[str, Any]) -> dict[str, Any]:
 
 def sample_images(run: Run, key: jax.Array, n: int, *, weights: Weights = "ema") -> np.ndarray:
     """`n` decodings of the prior: images [n, H, W, C] clipped to [0, 1], or toy points [n, 2]."""
-    return decode(run, np.asarray(jax.random.normal(key, (n, run.config.model.latent_dim))), weights=weights)
+    return decode(run, jax.random.normal(key, (n, run.config.model.latent_dim)), weights=weights)
 
 
-def decode(run: Run, z: np.ndarray, *, weights: Weights = "ema", posterior: bool = False) -> np.ndarray:
+def decode(run: Run, z: np.typing.ArrayLike, *, weights: Weights = "ema", posterior: bool = False) -> np.ndarray:
     """Images [N, ...] of codes [N, Z], clipped to [0, 1]; toy points are not clipped.
 
     `posterior` says that the codes are those of images, for which batch norm has its own statistics.
@@ -111,7 +111,7 @@ def decode(run: Run, z: np.ndarray, *, weights: Weights = "ema", posterior: bool
     return images if run.config.is_toy else np.clip(images, 0, 1)
 
 
-def encode(run: Run, images: np.ndarray, *, weights: Weights = "ema") -> Gaussian:
+def encode(run: Run, images: np.typing.ArrayLike, *, weights: Weights = "ema") -> Gaussian:
     """Codes, fields [N, Z], of images [N, H, W, C] in [0, 1] or of toy points [N, 2].
 
     Raises:
@@ -123,7 +123,7 @@ def encode(run: Run, images: np.ndarray, *, weights: Weights = "ema") -> Gaussia
     return _in_batches(_encoder(run.config), (params["encoder"], statistics.get("encoder", {})), images, run.config)
 
 
-def reconstruct(run: Run, images: np.ndarray, *, weights: Weights = "ema") -> np.ndarray:
+def reconstruct(run: Run, images: np.typing.ArrayLike, *, weights: Weights = "ema") -> np.ndarray:
     """Decodings of the mean codes of images; shapes, range and errors as in `encode` and `decode`."""
     return decode(run, encode(run, images, weights=weights).mean, weights=weights, posterior=True)
 
@@ -138,9 +138,9 @@ def _decoder(config: Config) -> Callable:
     return jax.jit(lambda weights, z: make_networks(config).decode(weights[0], z, weights[1]))
 
 
-def _in_batches(function: Callable, weights: Any, inputs: np.ndarray, config: Config) -> Any:
+def _in_batches(function: Callable, weights: Any, inputs: np.typing.ArrayLike, config: Config) -> Any:
     """`function` over batches of one size (the last one padded), so that it is compiled once and memory stays
     bounded."""
-    size = config.evaluation.samples if config.is_toy else config.evaluation.batch_size  # type: ignore[union-attr]
-    batches = [function(weights, batch) for batch, _ in padded_batches(np.asarray(inputs, np.float32), size)]
+    inputs = np.asarray(inputs, np.float32)
+    batches = [function(weights, batch) for batch, _ in padded_batches(inputs, config.chunk_size)]
     return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[: len(inputs)], *batches)

@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 from asvae_jax import distributed, health, update
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Config, ConfigError, ImageData, resolve
+from asvae_jax.config import Config, ConfigError, ImageData, ToyEvaluation, resolve
 from asvae_jax.data.images import BatchOrder, load_split, local_batch
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
 from asvae_jax.errors import CheckpointError, NotFiniteError, Preempted
-from asvae_jax.evaluate import real_examples, sheet
+from asvae_jax.evaluation import real_examples, sheet
 from asvae_jax.run import CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
 from asvae_jax.update import Metrics, TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
@@ -67,7 +67,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
 
     # A fresh state, or the newest whole checkpoint.
     store = CheckpointStore(workdir / CHECKPOINTS, config.checkpoint)
-    state, statistics = _restore(config, store, mesh) or (_fresh_state(config, mesh), {})
+    state, statistics = _restore(config, store, mesh) or (fresh_state(config, mesh), {})
     step = first_step = int(state.step)
     workdir.mkdir(parents=True, exist_ok=True)
     _describe(config, workdir, state, mesh)
@@ -124,7 +124,7 @@ def dry_run(config: Config, workdir: Path) -> str:
     data = TrainingData(config, mesh)
     state = jax.eval_shape(lambda: update.init_state(config, jax.random.key(0)))
     compiled = data.lower_steps(config).compile()
-    memory, training = compiled.memory_analysis(), config.training
+    memory, training = program_memory(compiled), config.training
     stored = CheckpointStore(workdir / CHECKPOINTS).steps() if (workdir / CHECKPOINTS).is_dir() else []
     counts = {name: parameter_overview.count_parameters(state.params[name]) for name in state.params}
     lines = [
@@ -132,12 +132,17 @@ def dry_run(config: Config, workdir: Path) -> str:
         f"method      {config.method.name}, after {training.warmup_steps:,} warm-up steps of a plain VAE",
         f"parameters  encoder {counts['encoder']:,}, decoder {counts['decoder']:,}",
         f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}, {config.data.batch_size // mesh.size} each",
-        f"memory      {_gib(memory.argument_size_in_bytes)} state and images, "
-        f"{_gib(memory.temp_size_in_bytes)} temporaries a device",
+        f"memory      {_gib(memory[0])} state and images, {_gib(memory[1])} temporaries a device",
         f"plan        {training.steps:,} steps, a checkpoint every {config.checkpoint.every_steps:,}",
         f"workdir     {workdir}: " + (f"would go on from step {stored[-1]:,}" if stored else "would start afresh"),
     ]
     return "\n".join(lines)
+
+
+def program_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
+    """Bytes of a program's arguments and of its temporaries on one device."""
+    memory = compiled.memory_analysis()
+    return (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
 
 
 class TrainingData:
@@ -199,14 +204,13 @@ class TrainingData:
 
     def calibration_batches(self) -> list[jax.Array]:
         """Training images for batch-norm statistics, the same at each call; none for a toy."""
-        if self._config.is_toy:
-            return []
         evaluation = self._config.evaluation
-        order = BatchOrder(len(self._images), evaluation.batch_size, self._config.seed)  # type: ignore[union-attr]
+        if isinstance(evaluation, ToyEvaluation):
+            return []
+        order = BatchOrder(len(self._images), evaluation.batch_size, self._config.seed)
         process, processes = jax.process_index(), jax.process_count()
-        batches = (
-            local_batch(self._images, order, i, process, processes) for i in range(evaluation.calibration_batches)
-        )  # type: ignore[union-attr]
+        steps = range(evaluation.calibration_batches)
+        batches = (local_batch(self._images, order, step, process, processes) for step in steps)
         return [_to_float(to_global(self._mesh, batch)) for batch in batches]
 
 
@@ -214,7 +218,8 @@ class Progress:
     """Gathers metrics on the device, and at each interval prints, writes and judges their means."""
 
     def __init__(self, config: Config, first_step: int):
-        self._config, self._pending, self._since = config, [], time.perf_counter()
+        self._config, self._since = config, time.perf_counter()
+        self._pending: list[Metrics] = []
         self._last_step, self._skipped_in_a_row = first_step, 0
         self._warned: set[str] = set()
 
@@ -270,7 +275,7 @@ class Progress:
             if self._skipped_in_a_row >= self._config.training.max_skipped_steps:
                 first = health.first_not_finite({name: values[np.argmax(skipped)] for name, values in series.items()})
                 raise NotFiniteError(
-                    f"{self._skipped_in_a_row} steps in a row were refused between steps {step - steps:,} and {step:,}; "
+                    f"{self._skipped_in_a_row} steps in a row were refused up to step {step:,}; "
                     f"the first figure that was not finite is {first}. The weights are those of the last good step, "
                     "and checkpoints are intact. Lower optimizer.learning_rate or set optimizer.clip_norm, "
                     "and train in a new --workdir."
@@ -298,7 +303,8 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _fresh_state(config: Config, mesh: Mesh) -> TrainState:
+def fresh_state(config: Config, mesh: Mesh) -> TrainState:
+    """The state that `config.seed` gives, the same on every device."""
     return jax.jit(lambda key: update.init_state(config, key), out_shardings=replicated(mesh))(
         jax.random.key(config.seed)
     )

@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from asvae_jax.config import Config, resolve
 from asvae_jax.data import toys
-from asvae_jax.methods import EncoderPhase, Metrics, StepNoise, make_method
+from asvae_jax.methods import DecoderLoss, EncoderPhase, Metrics, StepNoise, make_method
 from asvae_jax.models import make_networks
 
 __all__ = [
@@ -54,8 +55,9 @@ def draw_noise(key: jax.Array, step: jax.typing.ArrayLike, batch_size: int, late
     """The noise of a step, a pure function of the run's key and the step: the same on any number of devices and after
     a resume."""
     *normal_keys, mix_key = jax.random.split(jax.random.fold_in(key, step), 7)
-    normals = [jax.random.normal(normal_key, (batch_size, latent_dim)) for normal_key in normal_keys]
-    return StepNoise(*normals, mix=jax.random.uniform(mix_key, (batch_size,)))
+    normals = (jax.random.normal(normal_key, (batch_size, latent_dim)) for normal_key in normal_keys)
+    mix = jax.random.uniform(mix_key, (batch_size,))
+    return StepNoise(**dict(zip(StepNoise._fields, (*normals, mix), strict=True)))
 
 
 def init_state(config: Config | ConfigDict, key: jax.Array) -> TrainState:
@@ -95,7 +97,7 @@ def make_update(config: Config | ConfigDict) -> Update:
         moved = {name: _move(optimizer, gradients[name], state, name) for name in state.params}
         return moved, gradients, {"encoder/loss": phase.loss, **phase.metrics}
 
-    def in_turns(state: TrainState, images: jax.Array, noise: StepNoise):
+    def in_turns(decoder_objective: DecoderLoss, state: TrainState, images: jax.Array, noise: StepNoise):
         encoder, decoder = state.params["encoder"], state.params["decoder"]
 
         def encoder_loss(encoder) -> tuple[jax.Array, EncoderPhase]:
@@ -108,7 +110,7 @@ def make_update(config: Config | ConfigDict) -> Update:
         # From here on the encoder is the updated one.
         def decoder_gradient_and_loss():
             def decoder_loss(decoder):
-                return method.decoder_loss(moved["encoder"][0], decoder, images, phase.z, noise, state.step)
+                return decoder_objective(moved["encoder"][0], decoder, images, phase.z, noise, state.step)
 
             (loss, terms), gradient = jax.value_and_grad(decoder_loss, has_aux=True)(decoder)
             return gradient, {"decoder/loss": loss, **{f"decoder/{name}": term for name, term in terms.items()}}
@@ -125,7 +127,7 @@ def make_update(config: Config | ConfigDict) -> Update:
         gradients = {"encoder": encoder_gradient, "decoder": decoder_gradient}
         return moved, gradients, {"encoder/loss": phase.loss, **terms, **phase.metrics}
 
-    step = both_networks if method.decoder_loss is None else in_turns
+    step = both_networks if method.decoder_loss is None else partial(in_turns, method.decoder_loss)
 
     def update(state: TrainState, images: jax.Array, noise: StepNoise) -> tuple[TrainState, Metrics]:
         chex.assert_equal_shape_prefix([images, noise.prior], 1)
@@ -189,7 +191,7 @@ def _move(optimizer: optax.GradientTransformation, gradient: Any, state: TrainSt
 
 def _averaged(config: Config, state: TrainState, params: dict[str, Any], batch_size: int) -> dict[str, Any]:
     """The moving average after this step; its half-life is short at first, so that it forgets the initial weights."""
-    half_life = config.ema.half_life_images
+    half_life = jnp.asarray(config.ema.half_life_images, jnp.float32)
     if config.ema.ramp_up:
         images_seen = (state.step + 1.0) * batch_size
         half_life = jnp.minimum(half_life, config.ema.ramp_up * images_seen)

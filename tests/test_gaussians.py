@@ -25,7 +25,9 @@ def test_kl_keeps_its_digits_near_zero():
     # Series: (v - 1 - log v) / 2 = l^2 / 4 + l^3 / 12 + l^4 / 48 for l = log v. exp(l) - 1 - l would be off by 1e-3.
     logvar = 1e-2
     expected = logvar**2 / 4 + logvar**3 / 12 + logvar**4 / 48
-    assert kl_to_standard_normal(Gaussian(jnp.zeros(1), jnp.full(1, logvar))) == pytest.approx(float(expected), rel=5e-5)
+    assert kl_to_standard_normal(Gaussian(jnp.zeros(1), jnp.full(1, logvar))) == pytest.approx(
+        float(expected), rel=5e-5
+    )
 
 
 def test_kl_of_bfloat16_codes_is_float32_arithmetic():

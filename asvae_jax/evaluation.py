@@ -66,12 +66,12 @@ def sheet(run: Run, weights: Weights, real: np.ndarray):
     return image_sheet(rows, title)
 
 
-def real_examples(run: Run) -> np.ndarray:
-    """What the pictures and measures compare with: toy points, or the whole test split in [0, 1]."""
+def real_examples(run: Run, split: str = "test") -> np.ndarray:
+    """What the pictures and measures compare with: toy points, or a whole split of an image set in [0, 1]."""
     if isinstance(run.config.evaluation, ToyEvaluation):
         return np.asarray(toys.draw(run.config.data.name, jax.random.key(_REAL_SEED), run.config.evaluation.samples))
     assert isinstance(run.config.data, ImageData)
-    return load_split(run.config.data, "test").astype(np.float32) / 255
+    return load_split(run.config.data, split).astype(np.float32) / 255
 
 
 def _protocol(run: Run) -> dict[str, Any]:
@@ -118,9 +118,9 @@ def _gn_elbo(run: Run, weights: Weights) -> float:
 
 @struct.dataclass
 class _ReconstructionMetrics(clu_metrics.Collection):
-    psnr: clu_metrics.Average.from_output("psnr")
-    ssim: clu_metrics.Average.from_output("ssim")
-    mse: clu_metrics.Average.from_output("mse")
+    psnr: clu_metrics.Average.from_output("psnr")  # type: ignore[valid-type]
+    ssim: clu_metrics.Average.from_output("ssim")  # type: ignore[valid-type]
+    mse: clu_metrics.Average.from_output("mse")  # type: ignore[valid-type]
 
 
 def _measure_reconstruction(run: Run, weights: Weights) -> dict[str, float]:
@@ -138,6 +138,6 @@ def _measure_reconstruction(run: Run, weights: Weights) -> dict[str, float]:
         )
 
     total = _ReconstructionMetrics.empty()
-    for real, mask in padded_batches(images, run.config.evaluation.batch_size):  # type: ignore[union-attr]
+    for real, mask in padded_batches(images, run.config.chunk_size):
         total = total.merge(measure(real, reconstruct(run, real, weights=weights), jnp.asarray(mask)))
     return {name: float(value) for name, value in total.compute().items()}

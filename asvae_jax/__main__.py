@@ -1,0 +1,222 @@
+"""Commands that start from a trained run, or that measure.
+
+  python -m asvae_jax sample runs/mnist5k --n 64
+  python -m asvae_jax reconstruct runs/mnist5k
+  python -m asvae_jax interpolate runs/mnist5k
+  python -m asvae_jax traverse runs/mnist5k --dims 8
+  python -m asvae_jax encode runs/mnist5k --split train --out codes.npz
+  python -m asvae_jax evaluate runs/mnist5k
+  python -m asvae_jax benchmark --config=configs/mnist5k.py
+  python -m asvae_jax table 1 --steps 20000 --batch-size 128
+
+RUN is a run's folder, its checkpoints folder, or one step within that. Training is `python -m asvae_jax.main`.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from asvae_jax.config import ConfigError
+from asvae_jax.errors import EXIT_BAD_REQUEST, RunError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line, runs one command and returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["benchmark"]:
+        # It takes what the trainer takes, so the trainer's own flags parse it.
+        return _train_with(["--mode=benchmark", *argv[1:]])
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except (ConfigError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", EXIT_BAD_REQUEST)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m asvae_jax", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=""
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, function: Callable[[argparse.Namespace], None], default_out: str | None
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        command.add_argument(
+            "run", metavar="RUN", help="a run's folder, its checkpoints folder, or one step within that"
+        )
+        command.set_defaults(command=function)
+        if default_out:
+            command.add_argument(
+                "--weights", choices=("ema", "raw"), default="ema", help="averaged or raw (default: ema)"
+            )
+            command.add_argument("--seed", type=int, default=0, help="of all random choices (default: 0)")
+            command.add_argument("--out", type=Path, help=f"file to write (default: RUN/{default_out})")
+            command.set_defaults(default_out=default_out)
+        return command
+
+    sample = add("sample", _sample, "samples.png")
+    sample.add_argument("--n", type=_count, default=64, help="how many (default: 64)")
+    add("reconstruct", _reconstruct, "reconstructions.png").add_argument(
+        "--n", type=_count, default=12, help="images (default: 12)"
+    )
+    interpolate = add("interpolate", _interpolate, "interpolation.png")
+    interpolate.add_argument("--n", type=_count, default=6, help="pairs of images (default: 6)")
+    interpolate.add_argument("--steps", type=_count, default=10, help="images from one end to the other (default: 10)")
+    traverse = add("traverse", _traverse, "traversal.png")
+    traverse.add_argument(
+        "--dims", type=_count, default=10, help="code dimensions, the most active first (default: 10)"
+    )
+    traverse.add_argument("--steps", type=_count, default=9, help="images from -3 to +3 (default: 9)")
+    encode = add("encode", _encode, "codes.npz")
+    encode.add_argument(
+        "--split", choices=("train", "test"), default="test", help="of the run's own data (default: test)"
+    )
+    add("evaluate", _evaluate, None)
+
+    table = commands.add_parser("table", help=_table.__doc__, description=_table.__doc__)
+    table.add_argument("number", type=int, choices=(1,), help="1: the 2-D toy of arXiv 2206.13903")
+    table.add_argument("--steps", type=_count, default=20_000, help="training steps (default: 20,000)")
+    table.add_argument("--batch-size", type=_count, default=128, help="(default: 128)")
+    table.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    table.add_argument("--combinations", nargs="+", choices=("c1", "c2", "c3"), default=["c1"], help="(default: c1)")
+    table.add_argument("--out", type=Path, default=Path("docs/results"), help="folder (default: docs/results)")
+    table.add_argument(
+        "--workdir", type=Path, default=Path("runs/table1"), help="folder of its runs (default: runs/table1)"
+    )
+    table.set_defaults(command=_table)
+    return parser
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    """Draw images (or toy points) from the prior."""
+    import jax
+
+    from asvae_jax.run import load_run, sample_images
+
+    run = load_run(arguments.run)
+    images = sample_images(run, jax.random.key(arguments.seed), arguments.n, weights=arguments.weights)
+    _write_images(arguments, run, images, columns=math.ceil(math.sqrt(arguments.n)))
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    """Show test images above their reconstructions."""
+    from asvae_jax.run import load_run, reconstruct
+
+    run = load_run(arguments.run)
+    images = _chosen_examples(run, arguments.n, arguments.seed)
+    decoded = reconstruct(run, images, weights=arguments.weights)
+    _write_images(arguments, run, np.concatenate([images, decoded]), columns=len(images))
+
+
+def _interpolate(arguments: argparse.Namespace) -> None:
+    """Walk between the mean codes of pairs of test images, one pair a row."""
+    from asvae_jax.run import decode, encode, load_run
+
+    run = load_run(arguments.run)
+    images = _chosen_examples(run, 2 * arguments.n, arguments.seed)
+    first, last = np.split(encode(run, images, weights=arguments.weights).mean, 2)
+    way = np.linspace(0, 1, arguments.steps)[None, :, None]
+    z = (1 - way) * first[:, None] + way * last[:, None]
+    walk = decode(run, z.reshape(-1, z.shape[-1]), weights=arguments.weights, posterior=True)
+    _write_images(arguments, run, walk, columns=arguments.steps)
+
+
+def _traverse(arguments: argparse.Namespace) -> None:
+    """Move one code dimension at a time from -3 to +3 around a test image, the most active dimension first."""
+    from asvae_jax.run import decode, encode, load_run
+
+    run = load_run(arguments.run)
+    examples = _chosen_examples(run, 256, arguments.seed)
+    means = encode(run, examples, weights=arguments.weights).mean
+    dims = np.argsort(-means.var(axis=0))[: arguments.dims]
+    z = np.broadcast_to(means[0], (len(dims), arguments.steps, means.shape[1])).copy()
+    for row, dim in enumerate(dims):
+        z[row, :, dim] = np.linspace(-3, 3, arguments.steps)
+    walk = decode(run, z.reshape(-1, z.shape[-1]), weights=arguments.weights, posterior=True)
+    _write_images(arguments, run, walk, columns=arguments.steps)
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    """Write the codes of a split as npz: mean and logvar, [N, Z] each."""
+    from asvae_jax.evaluation import real_examples
+    from asvae_jax.run import encode, load_run
+
+    run = load_run(arguments.run)
+    codes = encode(run, real_examples(run, arguments.split), weights=arguments.weights)
+    path = _out(arguments, run)
+    with path.open("wb") as file:
+        np.savez(file, mean=codes.mean, logvar=codes.logvar)
+    print(f"wrote {path}: mean and logvar {codes.mean.shape}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a run on its test split and keep the figures as JSON."""
+    from asvae_jax.evaluation import table, write_evaluation
+    from asvae_jax.run import load_run
+
+    path, result = write_evaluation(load_run(arguments.run))
+    print(table(result))
+    print(f"wrote {path}")
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    """Train what is missing of a table of the paper, and write it with the paper's figures beside ours."""
+    from asvae_jax.experiments import table1
+
+    settings = table1.Settings(arguments.steps, arguments.batch_size, arguments.seed, tuple(arguments.combinations))
+    print(table1.make(settings, workdir=arguments.workdir, out=arguments.out))
+
+
+def _chosen_examples(run, n: int, seed: int) -> np.ndarray:
+    """`n` test images (or toy points) chosen by seed."""
+    from asvae_jax.evaluation import real_examples
+
+    examples = real_examples(run)
+    return examples[np.random.default_rng(seed).permutation(len(examples))[:n]]
+
+
+def _write_images(arguments: argparse.Namespace, run, images: np.ndarray, columns: int) -> None:
+    """Images as a grid, toy points as a plot, either as npz where the file name says so."""
+    from asvae_jax.config import TOY_LIMITS
+    from asvae_jax.figures import image_grid, points_sheet
+
+    path = _out(arguments, run)
+    if path.suffix == ".npz":
+        np.savez(path, images=images)
+    elif run.config.is_toy:
+        name = run.config.data.name
+        points_sheet({path.stem: images}, TOY_LIMITS[name], f"{name}, {run.config.method.name}").save(path)
+    else:
+        image_grid(images, columns).save(path)
+    print(f"wrote {path}: {len(images)} of shape {images.shape[1:]}")
+
+
+def _out(arguments: argparse.Namespace, run) -> Path:
+    path = arguments.out or run.folder / arguments.default_out
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is no folder; make it first, or give another --out.")
+    return path
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _train_with(argv: list[str]) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", "asvae_jax.main", *argv])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The papers' tables, each remade by one command."""
