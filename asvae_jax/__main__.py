@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from asvae_jax.config import ConfigError
-from asvae_jax.errors import EXIT_BAD_REQUEST, RunError
+from asvae_jax.terminal import exit_code_of, log_to_terminal
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,12 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         # It takes what the trainer takes, so the trainer's own flags parse it.
         return _train_with(["--mode=benchmark", *argv[1:]])
     arguments = _parser().parse_args(argv)
-    try:
-        arguments.command(arguments)
-    except (ConfigError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", EXIT_BAD_REQUEST)
-    return 0
+    log_to_terminal()
+    return exit_code_of(lambda: arguments.command(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,9 +1,8 @@
 """Batch-norm statistics for given weights.
 
-Training normalises every pass by its own batch, and real, rec and fake images are different distributions: an average
-  over training would
-be wrong for each of them. So the statistics are measured afterwards, for the very weights in use: the encoder's on
-real images, the decoder's on prior samples and, for reconstruction, on posterior samples.
+Training normalises every pass by its own batch. Real, rec and fake images are different distributions, and an average
+over training would be wrong for each of them. So the statistics are measured afterwards, for the very weights in use:
+the encoder's on real images, the decoder's on prior samples and, for reconstruction, on posterior samples.
 """
 
 from collections.abc import Callable, Iterable
@@ -97,5 +96,7 @@ def _moments(statistics: Statistics) -> Statistics:
 
 def _from_moments(moments: Statistics) -> Statistics:
     return jax.tree.map(
-        lambda n: {"mean": n["mean"], "var": n["var"] - jnp.square(n["mean"])}, moments, is_leaf=_is_norm
+        lambda n: {"mean": n["mean"], "var": jnp.maximum(n["var"] - jnp.square(n["mean"]), 0.0)},
+        moments,
+        is_leaf=_is_norm,
     )

@@ -1,17 +1,18 @@
 """Settings: a `ConfigDict` from a config file becomes typed dataclasses here, once, and every mistake in it is found
 here.
 
-The dataclasses hold no defaults: a config file (with `asvae_jax.presets`) gives every value, and a value that a
-  method does not use
-has no field to go to, so that setting it is an error.
+The dataclasses hold no defaults: a config file (with `asvae_jax.presets`) gives every value. A value that a method does
+not use has no field to go to, so that setting it is an error.
 """
 
 import dataclasses
 import difflib
 import math
+import runpy
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from ml_collections import ConfigDict
@@ -269,6 +270,33 @@ def resolve(config: Config | ConfigDict | Mapping[str, Any]) -> Config:
     typed = _typed_section(Config, values, "", choices)
     _check(typed)
     return typed
+
+
+def load_file(argument: str) -> ConfigDict:
+    """The ConfigDict of a config file and its variant, as `--config` takes them: `configs/digits.py:sintrovae,tiny`.
+
+    Raises:
+      ConfigError: if there is no such file, it has no `get_config`, or it does not know a word of the variant.
+    """
+    path, _, variant = argument.partition(":")
+    if not Path(path).is_file():
+        raise ConfigError(f"There is no config file {path}.")
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise ConfigError(f"{path} defines no get_config(variant).")
+    return get_config(variant)
+
+
+def check_overrides(config: ConfigDict, paths: Iterable[str]) -> None:
+    """Raises a ConfigError for a dotted path that is no setting of `config`."""
+    for path in paths:
+        section: Any = config
+        for depth, key in enumerate(path.split(".")):
+            if not isinstance(section, ConfigDict) or key not in section:
+                parent = ".".join(path.split(".")[:depth])
+                owner = f" of method {section.name!r}" if parent == "method" else ""
+                _unknown(f"{path} is no setting{owner}", key, list(section) if isinstance(section, ConfigDict) else [])
+            section = section[key]
 
 
 def check_word(path: str, word: Any, allowed: Iterable[str]) -> None:

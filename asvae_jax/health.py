@@ -1,5 +1,6 @@
 """What the figures of a run warn of, and the setting that mends it."""
 
+import math
 from collections.abc import Mapping
 
 # Share of examples, of log-variances and of steps above which a warning is due.
@@ -40,4 +41,4 @@ def warnings(metrics: Mapping[str, float]) -> dict[str, str]:
 
 def first_not_finite(metrics: Mapping[str, float]) -> str | None:
     """The first metric, in the order of computation, that is not finite."""
-    return next((name for name, value in metrics.items() if value != value or abs(value) == float("inf")), None)
+    return next((name for name, value in metrics.items() if not math.isfinite(value)), None)

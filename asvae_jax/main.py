@@ -10,21 +10,19 @@ Running the same command again goes on from the newest checkpoint. Exit codes: 0
 finite, 4 a checkpoint could not be written, 75 stopped by a signal and saved.
 """
 
-import logging
 import os
 import sys
 from pathlib import Path
 
 import jax
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from asvae_jax import benchmark, distributed
-from asvae_jax.config import ConfigError, resolve
-from asvae_jax.errors import EXIT_BAD_REQUEST, RunError
+from asvae_jax.config import ConfigError, check_overrides, load_file, resolve
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
+from asvae_jax.terminal import exit_code_of, log_to_terminal
 from asvae_jax.train import dry_run, sheet_path, train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -39,14 +37,14 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Write a profile of the second lo
 
 def main() -> None:
     """Entry point: parses flags, does what `--mode` says and exits with a documented code."""
-    app.run(lambda _: _guarded(_run), flags_parser=_parse)
+    app.run(lambda _: sys.exit(exit_code_of(_run)), flags_parser=_parse)
 
 
 def _run() -> None:
     if _CONFIG.value is None:
         raise ConfigError("--config is needed; --help shows examples.")
     config = resolve(_CONFIG.value)
-    _log_to_terminal()
+    log_to_terminal()
     distributed.setup(_DISTRIBUTED.value)
     _keep_compiled_programs()
     if _MODE.value == "benchmark":
@@ -76,39 +74,32 @@ def _parse(argv: list[str]) -> list[str]:
     rest: list[str] = []
 
     def parse() -> None:
+        # config_flags would answer a mistake in the file or in a key with a traceback.
+        configs = [value for name, value in map(_split_flag, argv) if name == "config"]
+        for argument in configs[-1:]:
+            overrides = [
+                name.removeprefix("config.") for name, _ in map(_split_flag, argv) if name.startswith("config.")
+            ]
+            check_overrides(load_file(argument), overrides)
         try:
             rest.extend(flags.FLAGS(argv))
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-            raise ConfigError(str(error).strip("'\"")) from error
+        except (flags.Error, TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from error
         if rest[1:]:
-            raise ConfigError(f"{rest[1]!r} is not understood; flags begin with --.")
+            raise ConfigError(f"{rest[1]!r} is not understood; flags have the form --name=value.")
 
-    _guarded(parse)
+    if code := exit_code_of(parse):
+        sys.exit(code)
     return rest
 
 
-def _guarded(action) -> None:
-    try:
-        action()
-    except (ConfigError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", EXIT_BAD_REQUEST))
-
-
-def _log_to_terminal() -> None:
-    """This project's own lines, and of the libraries only warnings."""
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("asvae_jax")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    logger.propagate = False
+def _split_flag(argument: str) -> tuple[str, str]:
+    name, _, value = argument.partition("=")
+    return name.lstrip("-"), value
 
 
 def _keep_compiled_programs() -> None:
-    """A restarted run need not compile again; JAX_COMPILATION_CACHE_DIR chooses another place, or none if it is
-    empty."""
+    """Spares a restarted run the compiling; JAX_COMPILATION_CACHE_DIR names another place, or none if it is empty."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/asvae_jax/xla").expanduser()))
 

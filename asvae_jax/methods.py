@@ -2,9 +2,8 @@
 losses.
 
 A step sees three streams of images: real, rec (decodings of real images' codes) and fake (decodings of the prior). A
-  method is a pair
-of pure functions over them. In the encoder phase the decoder's parameters are constants, in the decoder phase the
-updated encoder's.
+method is a pair of pure functions over them. In the encoder phase the decoder's parameters are constants, in the
+decoder phase the updated encoder's.
 """
 
 from collections.abc import Callable

@@ -87,6 +87,7 @@ def toys(variant: str, *, name: str, betas: Betas) -> ConfigDict:
     if words.tiny:
         config.model.widths = (16, 16)
         config.data.batch_size = 32
+        config.ema.update(published_ema(32))
         config.evaluation.samples = 500
         config.optimizer.milestone_steps = ()
         config.training.update(
@@ -135,6 +136,7 @@ def images(
     if words.tiny:
         config.model.update(channels=(4, 4), latent_dim=4)
         config.data.batch_size = 16
+        config.ema.update(published_ema(16))
         config.training.update(steps=4, warmup_steps=min(config.training.warmup_steps, 2), log_every_steps=2)
         config.checkpoint.every_steps = 2
         config.evaluation.update(batch_size=50, calibration_batches=2)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from asvae_jax import distributed, health, update
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Config, ConfigError, ImageData, ToyEvaluation, resolve
+from asvae_jax.config import AsIntroVae, Config, ConfigError, ImageData, ToyEvaluation, resolve
 from asvae_jax.data.images import BatchOrder, load_split, local_batch
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
 from asvae_jax.errors import CheckpointError, NotFiniteError, Preempted
@@ -30,15 +30,8 @@ _log = logging.getLogger(__name__)
 # (state, first step) -> (state, metrics [n]); one compiled call
 Dispatch = Callable[[TrainState, int], tuple[TrainState, Metrics]]
 
-# Settings that may differ when a run goes on: they change how long and how closely it is watched, not what it computes.
-_MAY_CHANGE = (
-    "training.steps",
-    "training.log_every_steps",
-    "training.max_skipped_steps",
-    "checkpoint",
-    "evaluation",
-    "data.data_dir",
-)
+# Settings that may differ when a run goes on: they change how closely it is watched, not what it computes.
+_MAY_CHANGE = ("training.log_every_steps", "training.max_skipped_steps", "checkpoint", "evaluation", "data.data_dir")
 # The figures of the progress line, in this order, where a method has them.
 _PROGRESS = ("encoder/loss", "decoder/loss", "err_real", "kl_real", "kl_rec", "kl_fake", "as_distance")
 
@@ -337,10 +330,11 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
             stored = resolve(store.read_meta(step)["config"])
         except Exception:  # a damaged step is `read_newest`'s to report
             continue
+        may_change = _MAY_CHANGE + (() if _annealed(config) else ("training.steps",))
         differences = [
             f"{path} {was!r} -> {now!r}"
             for path, was, now in _differences(stored.to_dict(), config.to_dict())
-            if not path.startswith(_MAY_CHANGE)
+            if not path.startswith(may_change)
         ]
         if differences:
             raise ConfigError(
@@ -348,6 +342,11 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
                 "choose a new --workdir."
             )
         return
+
+
+def _annealed(config: Config) -> bool:
+    """Whether the total number of steps is part of the objective, so that a longer run is another run."""
+    return isinstance(config.method, AsIntroVae) and config.method.kl_schedule != "constant"
 
 
 def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

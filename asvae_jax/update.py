@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from asvae_jax.config import Config, resolve
 from asvae_jax.data import toys
-from asvae_jax.methods import DecoderLoss, EncoderPhase, Metrics, StepNoise, make_method
+from asvae_jax.methods import DecoderLoss, EncoderPhase, Method, Metrics, StepNoise, make_method
 from asvae_jax.models import make_networks
 
 __all__ = [
@@ -79,11 +79,11 @@ def make_update(config: Config | ConfigDict) -> Update:
     """One step of `config.method` (the warm-up's steps are those of `make_update(config.warmup())`).
 
     The step is refused as a whole, on the device, if a loss or gradient of either network is not finite: parameters,
-      optimisers and
-    average stay as they were, the step still counts, and `skipped` is 1 in the metrics.
+    optimisers and average stay as they were, the step still counts, and `skipped` is 1 in the metrics.
 
     Returns:
-      update(state, images, noise) -> (state, metrics): images [B, ...] float32; metrics are float32 scalars.
+      update(state, images, noise) -> (state, metrics): images [B, ...] float32; metrics are float32 scalars,
+      NaN for the figures of a WGAN-GP generator at the steps at which it rests.
     """
     config = resolve(config)
     method, optimizer = make_method(config), _make_optimizer(config)
@@ -134,7 +134,7 @@ def make_update(config: Config | ConfigDict) -> Update:
         moved, gradients, metrics = step(state, images, noise)
         metrics |= {f"{name}/gradient_norm": optax.global_norm(gradients[name]) for name in gradients}
         finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
-        metrics["skipped"] = 1.0 - finite
+        metrics |= {"skipped": 1.0 - finite, **_silent_while_resting(method, state.step, metrics)}
         params = {name: moved[name][0] for name in state.params}
         new = TrainState(
             step=state.step,
@@ -157,7 +157,8 @@ def make_steps(config: Config | ConfigDict):
         noise = draw_noise(state.key, state.step, images.shape[0], config.model.latent_dim)
         return update(state, images, noise)
 
-    return lambda state, images: jax.lax.scan(one, state, images)
+    # A loop of a single turn would still be a loop, and XLA runs convolutions within one on a single CPU core.
+    return lambda state, images: jax.lax.scan(one, state, images, unroll=images.shape[0] == 1)
 
 
 def make_toy_steps(config: Config | ConfigDict):
@@ -172,6 +173,14 @@ def make_toy_steps(config: Config | ConfigDict):
         return update(state, points, draw_noise(state.key, state.step, batch_size, config.model.latent_dim))
 
     return lambda state, n: jax.lax.scan(one, state, length=n)
+
+
+def _silent_while_resting(method: Method, step: jax.Array, metrics: Metrics) -> Metrics:
+    """The decoder's figures, NaN at the steps at which it does not move: there its zeros are no measurement."""
+    if method.decoder_every == 1:
+        return {}
+    moves = (step + 1) % method.decoder_every == 0
+    return {name: jnp.where(moves, value, jnp.nan) for name, value in metrics.items() if name.startswith("decoder/")}
 
 
 def _make_optimizer(config: Config) -> optax.GradientTransformation:

@@ -2,8 +2,8 @@
 
   python -m asvae_jax.main --config=configs/digits.py --workdir=runs/digits
 
-Words: a method, paper | released, tiny. Weights are MNIST's of arXiv 2206.13903, widths and length are chosen for two
-  CPU cores.
+Words: a method, paper | released, tiny. Weights are MNIST's of arXiv 2206.13903, widths and length are
+chosen for two CPU cores.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

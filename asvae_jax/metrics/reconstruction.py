@@ -23,7 +23,7 @@ def ssim(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
     covariance, K = (0.01, 0.03), data range 1, averaged over the windows that lie within the image and over channels.
 
     Args:
-      images, reconstructions: [B, H, W, C]. Where an image is smaller than the window, the largest odd window that
+      images, reconstructions: [B, H, W, C]; where an image is smaller than the window, the largest odd window that
         fits is taken.
 
     Returns:

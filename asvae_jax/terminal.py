@@ -1,0 +1,37 @@
+"""What the two command lines share: readable logs, one-line errors, exit codes."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import logging as absl_logging
+
+from asvae_jax.config import ConfigError
+from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, RunError
+
+
+def exit_code_of(action: Callable[[], None]) -> int:
+    """Carries out `action`; a failure that the user can mend is printed in one line and becomes its exit code."""
+    try:
+        action()
+    except ConfigError as error:
+        return _report(error, EXIT_BAD_REQUEST)
+    except RunError as error:
+        return _report(error, error.exit_code)
+    return EXIT_DONE
+
+
+def log_to_terminal() -> None:
+    """This project's own lines on standard output, and of the libraries errors alone."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("asvae_jax")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+def _report(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,254 @@
+"""Configs: every mistake is found at the boundary, and every number that is accepted does something."""
+
+import dataclasses
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from toy_runs import METHODS, toy_config, toy_inputs
+
+from asvae_jax import presets
+from asvae_jax.config import METHOD_SETTINGS, TOY_LIMITS, ConfigError, ImageData, ToyData, resolve
+from asvae_jax.update import make_update
+
+BETAS = presets.Betas(0.3, 0.2, 0.9)
+WORDS = ["", "vae", "introvae", "sintrovae", "asintrovae", "asintrovae,released", "asintrovae,paper", "wgan_gp"]
+
+
+def raw(variant="asintrovae", **changes):
+    """A toy config as it comes from a file; `changes` are `section__key`."""
+    config = presets.toys(variant, name="8gaussians", betas=BETAS)
+    for path, value in changes.items():
+        section, _, key = path.rpartition("__")
+        target = config[section] if section else config
+        with target.unlocked(), target.ignore_type():
+            target[key] = value
+    return config
+
+
+def digits(variant=""):
+    return presets.images(
+        variant, name="digits", shape=(8, 8, 1), channels=(16, 32), latent_dim=8, batch_size=64, steps=1000, betas=BETAS,
+        introvae=presets.IntroVaeBetas(1.0, 0.05, 0.5, 10.0), warmup_steps=100,
+    )  # fmt: skip
+
+
+# What is accepted
+
+
+@pytest.mark.parametrize("size", ["", ",tiny"])
+@pytest.mark.parametrize("name", TOY_LIMITS)
+def test_every_method_resolves_on_every_toy(name, size):
+    for word in WORDS:
+        config = resolve(presets.toys(word + size, name=name, betas=BETAS))
+        assert config.method.name == (word.partition(",")[0] or "asintrovae")
+        assert isinstance(config.method, METHOD_SETTINGS[config.method.name])
+        assert isinstance(config.data, ToyData) and config.is_toy and config.example_shape == (2,)
+
+
+@pytest.mark.parametrize("size", ["", ",tiny"])
+def test_every_method_resolves_on_images(size):
+    for word in WORDS:
+        config = resolve(digits(word + size))
+        assert isinstance(config.data, ImageData) and not config.is_toy and config.example_shape == (8, 8, 1)
+        if hasattr(config.method, "scale"):
+            assert config.method.scale == 1 / 64
+
+
+@pytest.mark.parametrize(("word", "betas"), [("c1", (0.3, 0.1, 0.9)), ("c2", (0.5, 0.1, 0.9)), ("c3", (0.7, 0.2, 0.9))])
+def test_columns_of_table_1(word, betas):
+    method = resolve(raw(f"asintrovae,{word}")).method
+    assert (method.b_kl, method.b_rec, method.b_neg) == betas
+
+
+def test_toys_have_the_papers_settings():
+    config = resolve(raw())
+    assert (config.model.widths, config.model.latent_dim) == ((256,) * 4, 2)
+    assert (config.data.batch_size, config.training.steps, config.training.warmup_steps) == (512, 30_000, 2_000)
+    assert (config.optimizer.learning_rate, config.optimizer.b1, config.optimizer.b2) == (2e-4, 0.9, 0.999)
+    assert (config.optimizer.milestone_steps, config.optimizer.milestone_factor) == ((10_000, 15_000), 0.1)
+    assert (config.method.scale, config.method.alpha, config.method.gamma_r) == (0.5, 2.0, 1e-8)
+
+
+def test_readings_differ_where_the_paper_and_its_code_do():
+    paper, released = (dataclasses.asdict(resolve(raw(f"asintrovae,{word}")).method) for word in ("paper", "released"))
+    assert {key: (paper[key], released[key]) for key in paper if paper[key] != released[key]} == {
+        "kl_schedule": ("linear", "tanh"),
+        "over_pairs_encoder": ("mean", "sum"),
+        "over_dims_decoder": ("sum", "mean"),
+        "squash_decoder_kl": (False, True),
+    }
+
+
+def test_wgan_gp_has_its_own_adam():
+    config = resolve(raw("wgan_gp"))
+    assert (config.optimizer.learning_rate, config.optimizer.b1, config.optimizer.b2) == (1e-4, 0.0, 0.9)
+    assert (config.method.gp_weight, config.method.critic_steps) == (10.0, 5)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_round_trip_through_json(word):
+    for config in (resolve(raw(word)), resolve(digits(word))):
+        assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_resolved_config_is_left_alone():
+    config = resolve(raw())
+    assert resolve(config) is config
+
+
+def test_whole_numbers_are_taken_for_numbers():
+    rate = resolve(raw(method__alpha=3)).method.alpha
+    assert rate == 3.0 and isinstance(rate, float)
+
+
+# What is not
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "message"),
+    [
+        # Unknown keys
+        ("asintrovae", dict(method__gama_r=1.0), r"method\.gama_r is no setting of method 'asintrovae'\. Did you mean 'gamma_r'\?"),
+        ("asintrovae", dict(training__step=5), r"training\.step is no setting\. Did you mean 'steps'\?"),
+        ("asintrovae", dict(optimiser=dict()), r"optimiser is no setting\. Did you mean 'optimizer'\?"),
+        ("vae", dict(method__b_neg=1.0), r"method\.b_neg is no setting of method 'vae'.*Choose from: b_kl, b_rec, name, scale"),
+        ("sintrovae", dict(method__w_enc=1.0), r"method\.w_enc is no setting of method 'sintrovae'"),
+        ("introvae", dict(method__scale=1.0), r"method\.scale is no setting of method 'introvae'"),
+        # Wrong types
+        ("vae", dict(training__steps=1e4), r"training\.steps must be a whole number, got 10000\.0"),
+        ("vae", dict(training__steps="many"), r"training\.steps must be a whole number, got 'many'"),
+        ("vae", dict(training__steps=True), r"training\.steps must be a whole number, got True"),
+        ("vae", dict(method__b_rec="1"), r"method\.b_rec must be a number, got '1'"),
+        ("vae", dict(method__b_rec=True), r"method\.b_rec must be a number, got True"),
+        ("vae", dict(method__b_rec=math.nan), r"method\.b_rec must be finite, got nan"),
+        ("vae", dict(method__b_rec=math.inf), r"method\.b_rec must be finite, got inf"),
+        ("asintrovae", dict(method__squash_distance=1), r"method\.squash_distance must be True or False, got 1"),
+        ("vae", dict(model__widths=256), r"model\.widths must be a tuple, got 256"),
+        ("vae", dict(model__widths=(256, 2.5)), r"model\.widths\[1\] must be a whole number, got 2\.5"),
+        ("vae", dict(ema=0.999), r"ema must be a section with keys, got 0\.999"),
+        # Unknown words
+        ("vae", dict(method__name="ass"), r"method\.name='ass' is not known.*Choose from: asintrovae, introvae, sintrovae, vae, wgan_gp"),
+        ("vae", dict(method__name="sintro_vae"), r"method\.name='sintro_vae' is not known\. Did you mean 'sintrovae'\?"),
+        ("vae", dict(data__name="8gausians"), r"data\.name='8gausians' is not known\. Did you mean '8gaussians'\?"),
+        ("asintrovae", dict(method__kernel="perdim"), r"method\.kernel='perdim' is not known\. Did you mean 'per_dim'\?"),
+        ("asintrovae", dict(method__kl_schedule="cosine"), r"method\.kl_schedule='cosine' is not known.*constant, linear, tanh"),
+        ("vae", dict(model__compute_dtype="float16"), r"model\.compute_dtype='float16' is not known\. Did you mean 'bfloat16'\?"),
+        ("vae", dict(model__kind="conv"), r"model\.kind='conv' is not known.*Choose from: mlp"),
+        # Ranges
+        ("vae", dict(data__batch_size=0), r"data\.batch_size must be positive, got 0"),
+        ("vae", dict(optimizer__learning_rate=0.0), r"optimizer\.learning_rate must be positive"),
+        ("vae", dict(evaluation__samples=-5), r"evaluation\.samples must be positive, got -5"),
+        ("vae", dict(method__b_kl=-1.0), r"method\.b_kl must not be negative, got -1\.0"),
+        ("vae", dict(seed=-1), r"seed must not be negative"),
+        ("vae", dict(model__widths=()), r"model needs at least one layer of positive width"),
+        ("vae", dict(model__widths=(8, 0)), r"model needs at least one layer of positive width"),
+        ("vae", dict(model__logvar_range=(2.0, 1.0)), r"model\.logvar_range must be \(low, high\)"),
+        ("vae", dict(model__logvar_range=(1.0,)), r"model\.logvar_range must be \(low, high\)"),
+        ("sintrovae", dict(method__alpha=0.0), r"method\.alpha must be positive"),
+        ("wgan_gp", dict(method__critic_steps=0), r"method\.critic_steps must be positive"),
+        # Impossible combinations
+        ("asintrovae", dict(training__warmup_steps=30_000), r"training\.warmup_steps=30000 leaves nothing of training\.steps=30000"),
+        ("wgan_gp", dict(training__warmup_steps=500), r"wgan_gp has no VAE warm-up: set training\.warmup_steps=0"),
+        ("vae", dict(optimizer__milestone_steps=(40_000,)), r"milestone_steps has 40000, which never acts in a run of training\.steps=30000"),
+        ("vae", dict(training__log_every_steps=750), r"training\.log_every_steps=750 must be a multiple of training\.steps_per_dispatch=500"),
+        ("vae", dict(checkpoint__keep_every_steps=7_500), r"keep_every_steps=7500 must be a multiple of checkpoint\.every_steps=5000"),
+        ("asintrovae", dict(method__bandwidth=1.0), r"method\.bandwidth=1\.0 belongs to kernel='product'; set it to 0 for 'per_dim'"),
+        ("asintrovae", dict(method__kl_schedule="constant"), r"method\.kl_rate=5\.0 is the KL weight itself .* must lie in \[0, 1\]"),
+        ("asintrovae", dict(method__statistic="U", data__batch_size=1), r"method\.statistic='U' needs a batch of at least two"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_remedy(variant, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(raw(variant, **changes))
+
+
+@pytest.mark.parametrize(
+    "path", ["seed", "ema", "method.b_rec", "method.w_enc", "training.max_skipped_steps", "model.logvar_range"]
+)
+def test_there_are_no_second_defaults(path):
+    values = raw().to_dict()
+    section, _, key = path.rpartition(".")
+    del (values[section] if section else values)[key]
+    with pytest.raises(ConfigError, match=rf"{path} is missing; give it a value"):
+        resolve(values)
+
+
+@pytest.mark.parametrize("section", ["method", "data"])
+def test_a_missing_method_or_data_set_is_a_config_error(section):
+    values = raw().to_dict()
+    del values[section]
+    with pytest.raises(ConfigError, match=section):
+        resolve(values)
+
+
+@pytest.mark.parametrize("section", ["method", "data", "model"])
+def test_a_section_that_is_a_word_is_a_config_error(section):
+    values = raw().to_dict()
+    values[section] = "vae"
+    with pytest.raises(ConfigError, match=section):
+        resolve(values)
+
+
+def test_image_shapes_are_checked():
+    config = digits()
+    config.data.shape = (28, 28, 1)
+    with pytest.raises(ConfigError, match=r"data\.shape of digits is \(8, 8, 1\), got \(28, 28, 1\)"):
+        resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("sintrovea", r"variant='sintrovea' is not known\. Did you mean 'sintrovae'\?"),
+        ("vae,wgan_gp", r"variant words vae and wgan_gp exclude each other"),
+        ("paper,released", r"variant words paper and released exclude each other"),
+        ("c1,c2", r"variant words c1 and c2 exclude each other"),
+        ("vae,released", r"variant word 'released' is a reading of asintrovae; vae has one reading only"),
+    ],
+)
+def test_mistakes_in_variants_are_named(variant, message):
+    with pytest.raises(ConfigError, match=message):
+        presets.toys(variant, name="8gaussians", betas=BETAS)
+
+
+def test_images_know_no_columns_of_table_1():
+    with pytest.raises(ConfigError, match=r"variant='c1' is not known"):
+        digits("c1")
+
+
+# Every setting of a method acts
+
+# Another value for each, from which the step must differ. Half way through the annealing, at the generator's turn.
+OTHER_VALUES = dict(
+    b_rec=0.3, b_kl=0.5, b_neg=1.5, scale=0.3, alpha=3.0, gamma_r=1.0, margin=40.0, gp_weight=5.0, critic_steps=4,
+    rec_target_gradient=False, kl_schedule="tanh", kl_rate=3.0, kernel="prior", bandwidth=1.0, statistic="U",
+    squash_distance=False, over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
+    over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True,
+)  # fmt: skip
+STEP = 1
+# What a value needs to act.
+NEEDS = dict(bandwidth=dict(kernel="product"), critic_steps=dict(critic_steps=2))
+ACTING = [(name, f.name) for name in METHODS for f in dataclasses.fields(METHOD_SETTINGS[name]) if f.name != "name"]
+
+
+@functools.cache
+def gradients_after_one_step(variant, **changes):
+    """Adam's moments, which hold the gradients: Adam itself hides a gradient's size."""
+    config = toy_config(variant, **changes)
+    state, images, noise = toy_inputs(config)
+    state, _ = make_update(config)(state._replace(step=jnp.int32(STEP)), images, noise)
+    return state.opt_state
+
+
+@pytest.mark.parametrize(("method", "key"), ACTING)
+def test_every_setting_of_a_method_changes_its_step(method, key):
+    base = dict(margin=30.0) if method == "introvae" else {}
+    base |= NEEDS.get(key, {})
+    before = gradients_after_one_step(method, **base)
+    after = gradients_after_one_step(method, **{**base, key: OTHER_VALUES[key]})
+    changes = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / (jnp.max(jnp.abs(a)) + 1e-12), before, after)
+    assert max(float(change) for change in jax.tree.leaves(changes)) > 1e-3

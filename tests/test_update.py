@@ -1,0 +1,346 @@
+"""One step of training: its two phases, its refusals, its moving average, and what does not matter to it."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from toy_runs import BATCH, LATENT, METHODS, assert_close, poisoned, toy_config, toy_inputs
+
+from asvae_jax import presets
+from asvae_jax.config import resolve
+from asvae_jax.data import toys
+from asvae_jax.methods import make_method
+from asvae_jax.models import make_networks
+from asvae_jax.update import draw_noise, init_state, make_steps, make_toy_steps, make_update
+
+
+@pytest.fixture(scope="module")
+def update_of():
+    """Compiled updates, one for each method."""
+    compiled = {}
+
+    def get(name):
+        if name not in compiled:
+            compiled[name] = jax.jit(make_update(toy_config(name)))
+        return compiled[name]
+
+    return get
+
+
+def first_moments(state):
+    """Adam's, which after one step are (1 - b1) times the gradients."""
+    return {name: optax.tree.get(state.opt_state[name], "mu") for name in state.params}
+
+
+# Two phases
+
+
+@pytest.mark.parametrize("name", ["introvae", "asintrovae"])
+def test_two_phases_by_hand(name, update_of):
+    config = toy_config(name)
+    state, images, noise = toy_inputs(config)
+    method, adam = make_method(config), optax.adam(2e-4, b1=0.9, b2=0.999)
+    encoder, decoder = state.params["encoder"], state.params["decoder"]
+
+    @jax.jit
+    def by_hand(encoder, decoder):
+        def encoder_loss(encoder):
+            phase = method.encoder_loss(encoder, decoder, images, noise, state.step)
+            return phase.loss, phase.z
+
+        gradient, z = jax.grad(encoder_loss, has_aux=True)(encoder)
+        change, _ = adam.update(gradient, adam.init(encoder))
+        encoder = optax.apply_updates(encoder, change)
+        decoder_gradient = jax.grad(lambda d: method.decoder_loss(encoder, d, images, z, noise, state.step)[0])(decoder)
+        change, _ = adam.update(decoder_gradient, adam.init(decoder))
+        return {"encoder": gradient, "decoder": decoder_gradient}, {
+            "encoder": encoder,
+            "decoder": optax.apply_updates(decoder, change),
+        }
+
+    gradients, params = by_hand(encoder, decoder)
+    new, metrics = update_of(name)(state, images, noise)
+    assert_close(first_moments(new), jax.tree.map(lambda g: 0.1 * g, gradients), rtol=1e-4)
+    for network in params:
+        assert metrics[f"{network}/gradient_norm"] == pytest.approx(
+            float(optax.tree.norm(gradients[network])), rel=1e-4
+        )
+        # A hundredth of Adam's first step, which is the rate whatever the gradient.
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), new.params[network], params[network]
+        )
+
+
+def test_vae_moves_both_networks_by_one_loss(update_of):
+    config = toy_config("vae")
+    state, images, noise = toy_inputs(config)
+    encoder_loss = make_method(config).encoder_loss
+    gradients = jax.jit(
+        jax.grad(lambda params: encoder_loss(params["encoder"], params["decoder"], images, noise, state.step).loss)
+    )(state.params)
+    new, _ = update_of("vae")(state, images, noise)
+    assert_close(first_moments(new), jax.tree.map(lambda g: 0.1 * g, gradients), rtol=1e-4)
+
+
+def test_step_counts_and_key_stays(update_of):
+    state, images, noise = toy_inputs(toy_config("vae"))
+    new, _ = update_of("vae")(state, images, noise)
+    assert new.step == 1
+    assert jax.random.key_data(new.key).tolist() == jax.random.key_data(state.key).tolist()
+
+
+def test_state_is_not_mutated(update_of):
+    state, images, noise = toy_inputs(toy_config("vae"))
+    before = jax.tree.map(np.array, state._replace(key=None))
+    update_of("vae")(state, images, noise)
+    jax.tree.map(np.testing.assert_array_equal, state._replace(key=None), before)
+
+
+def test_metrics_are_float32_scalars(update_of):
+    for name in METHODS:
+        _, metrics = update_of(name)(*toy_inputs(toy_config(name)))
+        assert {(value.shape, value.dtype.name) for value in metrics.values()} == {((), "float32")}, name
+        assert metrics["skipped"] == 0
+
+
+def test_images_and_noise_of_different_batches_are_refused():
+    state, images, noise = toy_inputs(toy_config("vae"))
+    with pytest.raises(AssertionError):
+        make_update(toy_config("vae"))(state, images[:-1], noise)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("what", ["images", "noise"])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count(name, what, update_of):
+    state, images, noise = toy_inputs(toy_config(name))
+    # Optimiser states that have something to lose.
+    state, _ = update_of(name)(state, images, noise)
+    if what == "images":
+        images = images.at[3, 0].set(jnp.inf)
+    else:
+        noise = poisoned(noise, "prior" if name == "wgan_gp" else "eps_real")
+    new, metrics = update_of(name)(state, images, noise)
+    assert metrics["skipped"] == 1
+    assert new.step == state.step + 1
+    for part in ("params", "opt_state", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(new, part), getattr(state, part))
+
+
+@pytest.mark.parametrize("field", ["prior", "eps_rec", "eps_fake"])
+def test_one_bad_number_in_any_noise_skips_the_step(field, update_of):
+    state, images, noise = toy_inputs(toy_config("asintrovae"))
+    new, metrics = update_of("asintrovae")(state, images, poisoned(noise, field))
+    assert metrics["skipped"] == 1
+    jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
+
+
+def test_generators_bad_noise_matters_at_its_turn_only(update_of):
+    state, images, noise = toy_inputs(toy_config("wgan_gp"))
+    bad = poisoned(noise, "eps_fake")
+    skipped = [
+        update_of("wgan_gp")(state._replace(step=jnp.int32(step)), images, bad)[1]["skipped"] for step in (3, 4, 5)
+    ]
+    assert skipped == [0, 1, 0]
+
+
+def test_training_goes_on_after_a_skipped_step(update_of):
+    state, images, noise = toy_inputs(toy_config("asintrovae"))
+    state, _ = update_of("asintrovae")(state, images * jnp.nan, noise)
+    new, metrics = update_of("asintrovae")(state, images, noise)
+    assert metrics["skipped"] == 0
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(new.params))
+    assert float(optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))) > 0
+
+
+# Moving average, clipping, rate
+
+
+@pytest.mark.parametrize(
+    ("half_life_images", "ramp_up", "step", "decay"),
+    [
+        # The published 0.999 per step.
+        (BATCH * math.log(0.5) / math.log(0.999), 0.0, 0, 0.999),
+        (BATCH * math.log(0.5) / math.log(0.999), 0.0, 1000, 0.999),
+        # Half-life of one batch.
+        (float(BATCH), 0.0, 5, 0.5),
+        # A fifth of the ten batches seen by the end of step 9: two batches, 2^(-1/2).
+        (1e9, 0.2, 9, 0.5**0.5),
+        # The ramp ends where the half-life is reached.
+        (float(BATCH), 0.2, 99, 0.5),
+    ],
+)
+def test_moving_average(half_life_images, ramp_up, step, decay):
+    config = toy_config("vae", ema__half_life_images=half_life_images, ema__ramp_up=ramp_up)
+    state, images, noise = toy_inputs(config)
+    # An average of zeros shows the new weights' share alone.
+    state = state._replace(step=jnp.int32(step), ema=jax.tree.map(jnp.zeros_like, state.params))
+    new, _ = jax.jit(make_update(config))(state, images, noise)
+    # float32 keeps 1 - 0.999 to 3e-5.
+    assert_close(new.ema, jax.tree.map(lambda p: (1 - decay) * p, new.params), rtol=1e-4)
+    kept, _ = jax.jit(make_update(config))(state._replace(ema=jax.tree.map(jnp.ones_like, state.params)), images, noise)
+    assert_close(
+        jax.tree.map(jnp.subtract, kept.ema, new.ema),
+        jax.tree.map(lambda p: decay * jnp.ones_like(p), new.params),
+        rtol=1e-5,
+    )
+
+
+def test_average_starts_at_the_initial_weights():
+    state = init_state(toy_config("vae"), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, state.ema, state.params)
+
+
+def test_presets_average_is_the_published_decay():
+    config = resolve(presets.toys("vae", name="rings", betas=presets.Betas(0.3, 0.2, 0.9)))
+    assert 0.5 ** (config.data.batch_size / config.ema.half_life_images) == pytest.approx(0.999, rel=1e-12)
+
+
+def test_clipping_shortens_long_gradients_and_reports_their_length():
+    norms = {}
+    for clip_norm in (0.0, 1e-3, 1e6):
+        config = toy_config("vae", optimizer__clip_norm=clip_norm)
+        new, metrics = jax.jit(make_update(config))(*toy_inputs(config))
+        norms[clip_norm] = {name: float(optax.tree.norm(m)) / 0.1 for name, m in first_moments(new).items()}
+        reported = {name: float(metrics[f"{name}/gradient_norm"]) for name in new.params}
+        assert min(reported.values()) > 1e-2
+        expected = dict.fromkeys(reported, 1e-3) if clip_norm == 1e-3 else reported
+        assert norms[clip_norm] == pytest.approx(expected, rel=1e-4)
+
+
+def test_rate_falls_at_its_milestones():
+    config = toy_config("vae", optimizer__milestone_steps=(1, 2), optimizer__milestone_factor=0.1)
+    state, images, noise = toy_inputs(config)
+    update = jax.jit(make_update(config))
+    lengths = []
+    for _ in range(3):
+        new, _ = update(state, images, noise)
+        lengths.append(
+            max(
+                float(jnp.max(jnp.abs(x)))
+                for x in jax.tree.leaves(jax.tree.map(jnp.subtract, new.params, state.params))
+            )
+        )
+        state = new
+    # The same gradient thrice: Adam's step is the rate. Weights near 1 round at 6e-8.
+    assert lengths == pytest.approx([2e-4, 2e-5, 2e-6], rel=0.05)
+
+
+# Several steps, many devices
+
+
+@pytest.mark.parametrize("name", ["asintrovae", "wgan_gp"])
+def test_three_steps_at_once_are_three_single_steps(name, update_of):
+    config = toy_config(name)
+    state, _, _ = toy_inputs(config)
+    images = toys.draw("8gaussians", jax.random.key(5), 3 * BATCH).reshape(3, BATCH, 2)
+    at_once, metrics = jax.jit(make_steps(config))(state, images)
+    one_by_one = state
+    for i in range(3):
+        noise = draw_noise(state.key, i, BATCH, LATENT)
+        one_by_one, single = update_of(name)(one_by_one, images[i], noise)
+        assert {key: float(values[i]) for key, values in metrics.items()} == pytest.approx(
+            {key: float(value) for key, value in single.items()}, rel=1e-4, abs=1e-6
+        )
+    assert at_once.step == 3
+    assert_close(at_once.params, one_by_one.params, rtol=1e-5)
+    assert_close(first_moments(at_once), first_moments(one_by_one), rtol=1e-3)
+
+
+def test_toy_steps_draw_their_points_and_noise_from_key_and_step(update_of):
+    config = toy_config("vae")
+    state, _, _ = toy_inputs(config)
+    steps = jax.jit(make_toy_steps(config), static_argnums=1)
+    at_once, metrics = steps(state, 2)
+    assert metrics["encoder/loss"].shape == (2,)
+    by_hand = state
+    for i in range(2):
+        points = toys.training_batch("8gaussians", state.key, i, BATCH)
+        by_hand, _ = update_of("vae")(by_hand, points, draw_noise(state.key, i, BATCH, LATENT))
+    assert_close(at_once.params, by_hand.params, rtol=1e-5)
+    # Where a dispatch begins makes no difference.
+    resumed, _ = steps(steps(state, 1)[0], 1)
+    assert_close(at_once.params, resumed.params, rtol=1e-5)
+
+
+def test_training_batch_is_a_pure_function_of_key_and_step():
+    def draw(seed, step):
+        return toys.training_batch("rings", jax.random.key(seed), step, 16)
+
+    np.testing.assert_array_equal(draw(0, 3), draw(0, 3))
+    np.testing.assert_allclose(draw(0, 3), jax.jit(draw, static_argnums=0)(0, jnp.int32(3)), rtol=1e-6, atol=1e-6)
+    assert not np.any(draw(0, 3) == draw(0, 4))
+    assert not np.any(draw(0, 3) == draw(1, 3))
+
+
+def test_noise_is_a_pure_function_of_key_and_step_and_its_fields_differ():
+    def draw(seed, step):
+        return draw_noise(jax.random.key(seed), step, 8, LATENT)
+
+    jax.tree.map(np.testing.assert_array_equal, draw(0, 3), draw(0, 3))
+    *normals, mix = draw(0, 3)
+    fields = [*normals, *draw(0, 4)[:-1], *draw(1, 3)[:-1]]
+    assert len({float(field[0, 0]) for field in fields}) == len(fields)
+    assert {field.shape for field in normals} == {(8, LATENT)}
+    assert mix.shape == (8,) and 0 <= mix.min() and mix.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["asintrovae", "wgan_gp"])
+def test_four_devices_equal_one(name, update_of):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    config = toy_config(name)
+    state, images, noise = toy_inputs(config)
+    one, metrics = update_of(name)(state, images, noise)
+    spread = jax.device_put(state, everywhere), *jax.device_put((images, noise), split)
+    four, more = update_of(name)(*spread)
+    assert len(spread[1].sharding.device_set) == 4
+    assert {key: float(value) for key, value in more.items()} == pytest.approx(
+        {key: float(value) for key, value in metrics.items()}, rel=1e-5, abs=1e-6
+    )
+    assert_close(first_moments(four), first_moments(one), rtol=1e-5)
+
+
+# Cost
+
+
+def flops(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+@pytest.fixture(scope="module")
+def forward_flops():
+    """(e, d): one forward pass of each network at the toys' real size."""
+    config, (state, images, noise) = full_size("asintrovae")
+    networks = make_networks(config)
+    return (
+        flops(networks.encode, state.params["encoder"], images),
+        flops(networks.decode, state.params["decoder"], noise.prior),
+    )
+
+
+def full_size(variant, **changes):
+    """(config, shapes of state, images and noise) of a toy at real width and batch."""
+    config = presets.toys(variant, name="8gaussians", betas=presets.Betas(0.3, 0.2, 0.9))
+    config.method.update(changes)
+    config = resolve(config)
+    size, latent = config.data.batch_size, config.model.latent_dim
+    state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+    noise = jax.eval_shape(lambda: draw_noise(jax.random.key(0), 0, size, latent))
+    return config, (state, jax.ShapeDtypeStruct((size, 2), jnp.float32), noise)
+
+
+# The released code takes 13 e + 19 d. Two decodings of the decoder phase are those of the encoder phase; the two re-decodings, with a
+# backward pass twice their size, are left out with a negligible gamma_r.
+@pytest.mark.parametrize(("gamma_r", "encoders", "decoders"), [(1e-8, 13, 11), (1.0, 13, 17)])
+@pytest.mark.parametrize("name", ["sintrovae", "asintrovae"])
+def test_a_step_computes_every_shared_pass_once(name, gamma_r, encoders, decoders, forward_flops):
+    config, shapes = full_size(name, gamma_r=gamma_r)
+    e, d = forward_flops
+    assert flops(make_update(config), *shapes) == pytest.approx(encoders * e + decoders * d, rel=0.03)

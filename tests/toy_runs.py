@@ -1,0 +1,50 @@
+"""Tiny toy runs that several test files look at."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvae_jax import presets
+from asvae_jax.config import Config, resolve
+from asvae_jax.data import toys
+from asvae_jax.methods import StepNoise
+from asvae_jax.update import draw_noise, init_state
+
+METHODS = ("vae", "introvae", "sintrovae", "asintrovae", "wgan_gp")
+BATCH, LATENT = 32, 2
+
+
+def toy_config(variant: str, **changes) -> Config:
+    """A tiny 8-Gaussians run; `changes` are keys of its method, or `section__key`."""
+    config = presets.toys(f"{variant},tiny", name="8gaussians", betas=presets.Betas(0.3, 0.2, 0.9))
+    for key, value in changes.items():
+        section, _, name = key.rpartition("__")
+        config[section or "method"][name] = value
+    return resolve(config)
+
+
+def toy_inputs(config: Config, seed: int = 0):
+    """(state, images, noise) of a first step.
+
+    The weights are three times the initial ones, so that codes and images vary with their inputs.
+    """
+    state = init_state(config, jax.random.key(seed))
+    state = state._replace(params=jax.tree.map(lambda w: 3 * w, state.params))
+    images = toys.draw("8gaussians", jax.random.key(seed + 1), BATCH)
+    return state, images, draw_noise(jax.random.key(seed + 2), 0, BATCH, LATENT)
+
+
+def is_zero(tree) -> bool:
+    return all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(tree))
+
+
+def assert_close(got, expected, rtol: float) -> None:
+    """Equal leaf by leaf, to `rtol` of the largest number of each leaf."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(1e-30, np.max(np.abs(b))))
+
+
+def poisoned(noise: StepNoise, field: str) -> StepNoise:
+    return noise._replace(**{field: getattr(noise, field).at[0].set(jnp.nan)})
