@@ -1,8 +1,8 @@
 """Everything Orbax: what a run keeps, how it is checked, and how a damaged checkpoint is passed over.
 
 A checkpoint has the items `params`, `ema`, `opt_state`, `key`, `statistics` (batch norm's, where there are any) and
-`meta`, JSON with the step, which is also the position in the data, the config, versions and a digest of each item: Orbax
-does not notice a flipped byte.
+`meta`, JSON with the step, which is also the position in the data, the config, versions and a digest of each item:
+Orbax does not notice a flipped byte.
 """
 
 import hashlib

@@ -157,8 +157,14 @@ def make_steps(config: Config | ConfigDict):
         noise = draw_noise(state.key, state.step, images.shape[0], config.model.latent_dim)
         return update(state, images, noise)
 
-    # A loop of a single turn would still be a loop, and XLA runs convolutions within one on a single CPU core.
-    return lambda state, images: jax.lax.scan(one, state, images, unroll=images.shape[0] == 1)
+    def steps(state: TrainState, images: jax.Array):
+        if images.shape[0] > 1:
+            return jax.lax.scan(one, state, images)
+        # XLA is several times slower at convolutions within a loop on a CPU, even in a loop of a single turn.
+        state, metrics = one(state, images[0])
+        return state, jax.tree.map(lambda value: value[None], metrics)
+
+    return steps
 
 
 def make_toy_steps(config: Config | ConfigDict):

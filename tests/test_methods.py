@@ -18,6 +18,12 @@ from asvae_jax.update import make_update
 INTROSPECTIVE = ("introvae", "sintrovae", "asintrovae")
 # So large that re-decodings take part.
 REDECODING = dict(gamma_r=1.0)
+# All terms at work: hinges and exponentials that have not run dry.
+ALIVE = {
+    "introvae": dict(margin=50.0),
+    "sintrovae": dict(**REDECODING, b_neg=0.1),
+    "asintrovae": dict(**REDECODING, b_neg=0.1),
+}
 
 
 def by_terms(function):
@@ -63,8 +69,7 @@ def inputs():
 @pytest.fixture(scope="module", params=INTROSPECTIVE)
 def introspective(request):
     """(name, gradients of the encoder phase's terms, of the decoder phase's)."""
-    changes = REDECODING if request.param != "introvae" else {}
-    config = toy_config(request.param, **changes)
+    config = toy_config(request.param, **ALIVE[request.param])
     return request.param, encoder_terms(config, step=2), decoder_terms(config, step=2)
 
 
@@ -209,7 +214,7 @@ def test_redecodings_see_codes_and_targets_as_constants(introspective, networks,
     if name == "introvae":
         assert "redecoding" not in terms
         return
-    state, images, noise = inputs
+    state, _, noise = inputs
     encoder, decoder = state.params["encoder"], state.params["decoder"]
     rec, fake = networks.decode(decoder, noise.eps_real), networks.decode(decoder, noise.prior)
     z_rec = sample(networks.encode(encoder, rec), noise.eps_rec_decoder)
@@ -240,7 +245,7 @@ def test_gamma_r_decides_about_redecodings_and_the_decoder_but_not_the_encoder(n
 @pytest.mark.parametrize("name", INTROSPECTIVE)
 def test_decoder_phase_judges_by_the_updated_encoder_with_the_same_z_and_noise(name):
     # A rate at which one step moves the encoder visibly.
-    config = toy_config(name, optimizer__learning_rate=0.05)
+    config = toy_config(name, optimizer__learning_rate=0.2, **ALIVE[name])
     state, images, noise = toy_inputs(config)
     method = methods.make_method(config)
     new, metrics = jax.jit(make_update(config))(state, images, noise)
@@ -249,8 +254,8 @@ def test_decoder_phase_judges_by_the_updated_encoder_with_the_same_z_and_noise(n
         lambda encoder: method.decoder_loss(encoder, state.params["decoder"], images, z, noise, jnp.int32(0))[0]
     )
     updated, old = decoder_loss(new.params["encoder"]), decoder_loss(state.params["encoder"])
-    assert metrics["decoder/loss"] == pytest.approx(float(updated), rel=1e-5)
-    assert metrics["decoder/loss"] != pytest.approx(float(old), rel=1e-3)
+    assert metrics["decoder/loss"] == pytest.approx(float(updated), rel=1e-4)
+    assert metrics["decoder/loss"] != pytest.approx(float(old), rel=1e-2)
 
 
 # AS-IntroVAE
@@ -401,7 +406,9 @@ def test_critic_moves_at_each_step_and_generator_at_every_third():
         # Off its turn its optimiser rests too.
         counts = [int(s.opt_state["decoder"][0].count) for s in (state, new)]
         assert counts[1] - counts[0] == moved[-1]
-        assert (metrics["decoder/gradient_norm"] > 0) == moved[-1]
+        # What did not happen is not logged as a zero.
+        resting = {key: bool(jnp.isnan(value)) for key, value in metrics.items()}
+        assert resting == {key: key.startswith("decoder/") and not moved[-1] for key in metrics}
         state = new
     assert moved == [False, False, True] * 2
 

@@ -246,7 +246,7 @@ def test_three_steps_at_once_are_three_single_steps(name, update_of):
         noise = draw_noise(state.key, i, BATCH, LATENT)
         one_by_one, single = update_of(name)(one_by_one, images[i], noise)
         assert {key: float(values[i]) for key, values in metrics.items()} == pytest.approx(
-            {key: float(value) for key, value in single.items()}, rel=1e-4, abs=1e-6
+            {key: float(value) for key, value in single.items()}, rel=1e-4, abs=1e-6, nan_ok=True
         )
     assert at_once.step == 3
     assert_close(at_once.params, one_by_one.params, rtol=1e-5)
@@ -288,7 +288,7 @@ def test_noise_is_a_pure_function_of_key_and_step_and_its_fields_differ():
     fields = [*normals, *draw(0, 4)[:-1], *draw(1, 3)[:-1]]
     assert len({float(field[0, 0]) for field in fields}) == len(fields)
     assert {field.shape for field in normals} == {(8, LATENT)}
-    assert mix.shape == (8,) and 0 <= mix.min() and mix.max() <= 1
+    assert mix.shape == (8,) and mix.min() >= 0 and mix.max() <= 1
 
 
 @pytest.mark.parametrize("name", ["asintrovae", "wgan_gp"])
@@ -302,7 +302,7 @@ def test_four_devices_equal_one(name, update_of):
     four, more = update_of(name)(*spread)
     assert len(spread[1].sharding.device_set) == 4
     assert {key: float(value) for key, value in more.items()} == pytest.approx(
-        {key: float(value) for key, value in metrics.items()}, rel=1e-5, abs=1e-6
+        {key: float(value) for key, value in metrics.items()}, rel=1e-5, abs=1e-6, nan_ok=True
     )
     assert_close(first_moments(four), first_moments(one), rtol=1e-5)
 
@@ -336,8 +336,8 @@ def full_size(variant, **changes):
     return config, (state, jax.ShapeDtypeStruct((size, 2), jnp.float32), noise)
 
 
-# The released code takes 13 e + 19 d. Two decodings of the decoder phase are those of the encoder phase; the two re-decodings, with a
-# backward pass twice their size, are left out with a negligible gamma_r.
+# The released code takes 13 e + 19 d. Two decodings of the decoder phase are those of the encoder phase; the two
+# re-decodings, with a backward pass twice their size, are left out with a negligible gamma_r.
 @pytest.mark.parametrize(("gamma_r", "encoders", "decoders"), [(1e-8, 13, 11), (1.0, 13, 17)])
 @pytest.mark.parametrize("name", ["sintrovae", "asintrovae"])
 def test_a_step_computes_every_shared_pass_once(name, gamma_r, encoders, decoders, forward_flops):
