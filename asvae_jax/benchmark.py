@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from asvae_jax import distributed
@@ -43,6 +44,7 @@ def benchmark(config: Config) -> dict[str, Any]:
         state, _ = run_steps(state, per_dispatch * (1 + len(seconds)))
         jax.block_until_ready(state.params)
         seconds.append((time.perf_counter() - began) / per_dispatch)
+    ceiling = _matrix_product_rate()
     low, median, high = np.quantile(seconds, [0.1, 0.5, 0.9])
 
     # The compiler counts the body of a loop once, whatever the number of its turns.
@@ -63,10 +65,25 @@ def benchmark(config: Config) -> dict[str, Any]:
         "images_per_second": config.data.batch_size / float(median),
         "flop_per_step": flop * mesh.size,
         "flop_per_second": flop * mesh.size / float(median),
+        "matrix_product_flop_per_second": ceiling,
         "argument_bytes": memory[0],
         "temporary_bytes": memory[1],
         "peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use"),
     }
+
+
+def _matrix_product_rate() -> float:
+    """FLOP/s of a large float32 matrix product on one device: a ceiling for the arithmetic of this machine."""
+    n = 8192 if jax.default_backend() != "cpu" else 2048
+    matrix = jax.random.normal(jax.random.key(0), (n, n))
+    product = jax.jit(jnp.matmul)
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        jax.block_until_ready(product(matrix, matrix))
+        seconds.append(time.perf_counter() - began)
+    # The first call compiles.
+    return 2 * n**3 / float(np.median(seconds[1:]))
 
 
 def table(result: dict[str, Any]) -> str:
@@ -79,7 +96,8 @@ def table(result: dict[str, Any]) -> str:
         f"(10-90 %: {result['step_seconds_p10'] * 1e3:.2f}-{result['step_seconds_p90'] * 1e3:.2f})",
         "images": f"{result['images_per_second']:,.0f} /s",
         "arithmetic": f"{result['flop_per_step'] / 1e9:.2f} GFLOP a step, "
-        f"{result['flop_per_second'] / 1e9:,.0f} GFLOP/s",
+        f"{result['flop_per_second'] / 1e9:,.0f} GFLOP/s "
+        f"(a matrix product alone: {result['matrix_product_flop_per_second'] / 1e9:,.0f})",
         "memory": f"{(result['argument_bytes'] + result['temporary_bytes']) / 2**20:,.0f} MiB in the program a device, "
         + (f"{peak / 2**20:,.0f} MiB peak" if peak else "peak not reported by this device"),
     }

@@ -132,7 +132,7 @@ def make_update(config: Config | ConfigDict) -> Update:
     def update(state: TrainState, images: jax.Array, noise: StepNoise) -> tuple[TrainState, Metrics]:
         chex.assert_equal_shape_prefix([images, noise.prior], 1)
         moved, gradients, metrics = step(state, images, noise)
-        metrics |= {f"{name}/gradient_norm": optax.global_norm(gradients[name]) for name in gradients}
+        metrics |= {f"{name}/gradient_norm": optax.tree.norm(gradients[name]) for name in gradients}
         finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
         metrics |= {"skipped": 1.0 - finite, **_silent_while_resting(method, state.step, metrics)}
         params = {name: moved[name][0] for name in state.params}

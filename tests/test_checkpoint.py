@@ -1,5 +1,6 @@
 """What is saved comes back bit for bit, and damage of every kind is noticed and passed over."""
 
+import gc
 import json
 import logging
 import shutil
@@ -21,8 +22,17 @@ from asvae_jax.run import load_run, state_template, statistics_template
 from asvae_jax.update import TrainState
 
 KEEP_ALL = Checkpoint(every_steps=1, keep_last=100, keep_every_steps=0)
-DIGITS, TOY = digits(), toy()
+# Wide enough for a file of numbers only: the small ones lie within an index, which Orbax does check.
+DIGITS, TOY = digits(), toy(model__widths=(128, 128))
+# Orbax leaves the reads beside one that failed to the garbage collector, which complains of each.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 ITEMS = ("params", "ema", "opt_state", "key", "statistics")
+
+
+@pytest.fixture(autouse=True)
+def _complaints_come_within_the_test():
+    yield
+    gc.collect()
 
 
 def random_like(tree, seed: int):
@@ -74,8 +84,8 @@ def save(folder: Path, *steps: int, config: Config = TOY, setting: Checkpoint = 
 
 
 def array_file(folder: Path, item: str) -> Path:
-    """The largest file of an item: its numbers."""
-    return max((path for path in (folder / item).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    """The largest file of an item's numbers."""
+    return max((folder / item).rglob("d/*"), key=lambda path: path.stat().st_size)
 
 
 def test_everything_comes_back_bit_for_bit(tmp_path):
@@ -177,6 +187,17 @@ def test_damaged_step_is_passed_over_with_a_loud_line(damage, tmp_path, caplog, 
     store.close()
 
 
+def test_flipped_byte_is_noticed_by_the_digest_alone(tmp_path):
+    save(tmp_path, 1)
+    flip_byte(tmp_path / "1")
+    # Orbax itself restores it, with a wrong number in it.
+    store = CheckpointStore(tmp_path)
+    with pytest.raises(CheckpointError, match="step 1: the bytes of item 'params' are not those that were saved"):
+        store.read(1, templates(TOY))
+    # The other items are as good as ever.
+    assert_bit_equal(store.read(1, templates(TOY, "ema"))[0]["ema"], some_state(TOY, 1).ema)
+
+
 def test_several_damaged_steps_are_passed_over(tmp_path):
     save(tmp_path, 1, 2, 3)
     truncate(tmp_path / "3")
@@ -188,7 +209,7 @@ def test_nothing_whole_is_an_error_and_not_a_fresh_start(tmp_path):
     save(tmp_path, 1, 2)
     truncate(tmp_path / "1")
     flip_byte(tmp_path / "2")
-    with pytest.raises(CheckpointError, match="None of the checkpoints.*step 2: .*step 1: "):
+    with pytest.raises(CheckpointError, match=r"None of the checkpoints.*step 2: .*step 1: "):
         CheckpointStore(tmp_path).read_newest(templates(TOY))
 
 
@@ -196,13 +217,13 @@ def test_no_checkpoint_at_all_is_none(tmp_path):
     assert CheckpointStore(tmp_path, KEEP_ALL).read_newest(templates(TOY)) is None
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+# Sampling needs no optimiser, and does not mind if that is missing.
+@pytest.mark.parametrize(
+    "damage", [damage for damage in DAMAGES if damage is not remove_item], ids=lambda damage: damage.__name__
+)
 def test_damaged_step_that_was_asked_for_by_name_is_a_checkpoint_error(damage, tmp_path):
     save(tmp_path / "checkpoints", 1, 2)
-    # Sampling needs no optimiser; any item that it does need may be the damaged one.
-    damage(tmp_path / "checkpoints" / "2") if damage is not remove_item else shutil.rmtree(
-        tmp_path / "checkpoints" / "2" / "ema"
-    )
+    damage(tmp_path / "checkpoints" / "2")
     with pytest.raises(CheckpointError):
         load_run(tmp_path / "checkpoints" / "2")
 
@@ -242,9 +263,9 @@ def test_state_that_is_not_finite_is_refused(item, value, tmp_path):
     save(tmp_path, 1)
     state = some_state(TOY, 2)
     leaves, structure = jax.tree.flatten(getattr(state, item))
-    # The last one is a matrix of the second network; one number of it is enough.
-    assert leaves[-1].ndim == 2
-    leaves[-1] = leaves[-1].at[1, 1].set(value)
+    # One number of the last matrix is enough.
+    last = max(i for i, leaf in enumerate(leaves) if leaf.ndim == 2)
+    leaves[last] = leaves[last].at[1, 1].set(value)
     store = CheckpointStore(tmp_path, KEEP_ALL)
     with pytest.raises(NotFiniteError, match="step 2 is not finite"):
         store.save(state._replace(**{item: structure.unflatten(leaves)}), {}, TOY)
@@ -324,7 +345,7 @@ def test_no_room_is_a_storage_error_and_earlier_steps_are_intact(tmp_path):
 
 def test_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written.*--workdir"):
+    with pytest.raises(StorageError, match=r"cannot be written.*--workdir"):
         CheckpointStore(tmp_path / "file" / "checkpoints", KEEP_ALL)
 
 
