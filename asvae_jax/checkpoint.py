@@ -169,10 +169,17 @@ class CheckpointStore:
         """In a job of several processes: whether the scheduler has asked to stop, with the same answer in each."""
         return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
-    def close(self) -> None:
-        """Waits for what is being written and frees the manager's threads."""
-        with _storage_errors(self.folder):
-            self._manager.close()
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        """Waits for what is being written and frees the manager's threads; a first error is not hidden by a second."""
+        try:
+            with _storage_errors(self.folder):
+                self._manager.close()
+        except StorageError:
+            if kind is None:
+                raise
 
     def _empty_trash(self) -> None:
         if jax.process_index() == 0:

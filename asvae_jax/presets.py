@@ -74,7 +74,7 @@ def toys(variant: str, *, name: str, betas: Betas) -> ConfigDict:
                 kind="mlp", widths=(256,) * 4, latent_dim=2, compute_dtype="float32", logvar_range=(-30.0, 20.0)
             ),
             data=dict(name=name, batch_size=batch_size),
-            optimizer=_optimizer(words.method, milestones=(10_000, 15_000)),
+            optimizer=_optimizer(words.method, (10_000, 15_000)),
             ema=published_ema(batch_size),
             training=dict(
                 steps=30_000, warmup_steps=0 if words.method in ("vae", "wgan_gp") else 2_000,
@@ -109,6 +109,7 @@ def images(
     betas: Betas,
     introvae: IntroVaeBetas,
     learning_rate: float = 2e-4,
+    milestone_steps: Sequence[int] = (),
     warmup_steps: int = 0,
     ema: Mapping[str, float] | None = None,
 ) -> ConfigDict:
@@ -123,7 +124,7 @@ def images(
                 logvar_range=(-30.0, 20.0),
             ),
             data=dict(name=name, shape=tuple(shape), batch_size=batch_size, data_dir=_data_dir()),
-            optimizer=_optimizer(words.method, learning_rate=learning_rate),
+            optimizer=_optimizer(words.method, milestone_steps, learning_rate),
             ema=dict(ema) if ema else published_ema(batch_size),
             training=dict(
                 steps=steps, warmup_steps=0 if words.method in ("vae", "wgan_gp") else warmup_steps,
@@ -137,6 +138,7 @@ def images(
         config.model.update(channels=(4, 4), latent_dim=4)
         config.data.batch_size = 16
         config.ema.update(published_ema(16))
+        config.optimizer.milestone_steps = ()
         config.training.update(steps=4, warmup_steps=min(config.training.warmup_steps, 2), log_every_steps=2)
         config.checkpoint.every_steps = 2
         config.evaluation.update(batch_size=50, calibration_batches=2)
@@ -179,13 +181,13 @@ def _method(words: _Words, betas: Betas, introvae: IntroVaeBetas, scale: float) 
     return soft if words.method == "sintrovae" else {**soft, **_DISTANCE, **READINGS[words.reading]}
 
 
-def _optimizer(method: str, milestones: tuple[int, ...] = (), learning_rate: float = 2e-4) -> dict[str, Any]:
+def _optimizer(method: str, milestone_steps: Sequence[int], learning_rate: float = 2e-4) -> dict[str, Any]:
     adam = (
         dict(learning_rate=1e-4, b1=0.0, b2=0.9)
         if method == "wgan_gp"
         else dict(learning_rate=learning_rate, b1=0.9, b2=0.999)
     )
-    return dict(**adam, milestone_steps=milestones, milestone_factor=0.1, clip_norm=0.0)
+    return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, clip_norm=0.0)
 
 
 def published_ema(batch_size: int) -> dict[str, float]:

@@ -47,14 +47,11 @@ def load_run(path: str | Path) -> Run:
     """
     path = Path(path).absolute()
     folder, step = _find(path)
-    store = CheckpointStore(folder / CHECKPOINTS)
-    if step is not None:
-        items, meta = store.read(step, _inference_templates)
-    elif (found := store.read_newest(_inference_templates)) is not None:
-        items, meta = found
-    else:
+    with CheckpointStore(folder / CHECKPOINTS) as store:
+        found = store.read_newest(_inference_templates) if step is None else store.read(step, _inference_templates)
+    if found is None:
         raise CheckpointError(f"{store.folder} holds no checkpoint yet; train first, or give the folder of a run.")
-    store.close()
+    items, meta = found
     return Run(
         folder, resolve(meta["config"]), meta["step"], items["params"], items["ema"], items.get("statistics", {})
     )

@@ -1,5 +1,6 @@
 """The training loop: one straight line from a config to a trained run."""
 
+import contextlib
 import json
 import logging
 import time
@@ -58,51 +59,50 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
     run_warmup = data.compiled_steps(config.warmup()) if config.training.warmup_steps else run_method
     calibrate = make_calibrate(config, mesh)
 
-    # A fresh state, or the newest whole checkpoint.
-    store = CheckpointStore(workdir / CHECKPOINTS, config.checkpoint)
-    state, statistics = _restore(config, store, mesh) or (fresh_state(config, mesh), {})
-    step = first_step = int(state.step)
-    workdir.mkdir(parents=True, exist_ok=True)
-    _describe(config, workdir, state, mesh)
-    writers = _make_writers(workdir, first_step)
-    writers.write_texts(step, {"config": f"```\n{json.dumps(config.to_dict(), indent=2)}\n```"})
-    preview = real_examples(Run(workdir, config, step, {}, {}, {}))
+    with contextlib.ExitStack() as closing:
+        # A fresh state, or the newest whole checkpoint.
+        store = closing.enter_context(CheckpointStore(workdir / CHECKPOINTS, config.checkpoint))
+        state, statistics = _restore(config, store, mesh) or (fresh_state(config, mesh), {})
+        step = first_step = int(state.step)
+        workdir.mkdir(parents=True, exist_ok=True)
+        _describe(config, workdir, state, mesh)
+        writers = closing.enter_context(contextlib.closing(_make_writers(workdir, first_step)))
+        writers.write_texts(step, {"config": f"```\n{json.dumps(config.to_dict(), indent=2)}\n```"})
+        preview = real_examples(Run(workdir, config, step, {}, {}, {}))
 
-    # The loop.
-    progress, profiling = Progress(config, first_step), Profiling(workdir if profile else None)
-    per_dispatch = config.training.steps_per_dispatch
-    with distributed.StopRequest() as stop:
+        # The loop.
+        progress = Progress(config, first_step)
+        profiling = closing.enter_context(Profiling(workdir if profile else None))
+        stop = closing.enter_context(distributed.StopRequest())
+        per_dispatch = config.training.steps_per_dispatch
         while step < config.training.steps:
             run_steps = run_warmup if step < config.training.warmup_steps else run_method
             state, metrics = run_steps(state, step)
             step += per_dispatch
             progress.add(metrics)
-            if step % config.training.log_every_steps == 0 or step == config.training.steps:
+            last = step == config.training.steps
+            if step % config.training.log_every_steps == 0 or last:
                 progress.report(step, writers)
                 profiling.interval_done()
 
             stopping = stop.received or store.stop_requested(step)
-            if step % config.checkpoint.every_steps == 0 or step == config.training.steps or stopping:
+            if step % config.checkpoint.every_steps == 0 or last or stopping:
                 batches = data.calibration_batches()
                 statistics = {"raw": calibrate(state.params, batches), "ema": calibrate(state.ema, batches)}
                 store.save(state, statistics, config)
                 _draw_sheets(Run(workdir, config, step, state.params, state.ema, statistics), preview, writers)
-            if stopping and step < config.training.steps:
-                store.close()
-                writers.close()
+            if stopping and not last:
+                store.wait()
                 raise Preempted(
                     f"Stopped at step {step:,} as asked; the state is saved. Run the same command again to go on."
                 )
 
-    # The last checkpoint must be on disk before anyone hears of success.
-    store.wait()
-    if config.training.steps not in store.steps():
-        raise CheckpointError(
-            f"The last checkpoint, step {config.training.steps}, is not in {store.folder}; run the same command again."
-        )
-    profiling.stop()
-    store.close()
-    writers.close()
+        # The last checkpoint must be on disk before anyone hears of success.
+        store.wait()
+        if config.training.steps not in store.steps():
+            raise CheckpointError(
+                f"The checkpoint of the last step, {step}, is not in {store.folder}; run the same command again."
+            )
     return Run(workdir, config, step, state.params, state.ema, statistics)
 
 
@@ -118,7 +118,7 @@ def dry_run(config: Config, workdir: Path) -> str:
     state = jax.eval_shape(lambda: update.init_state(config, jax.random.key(0)))
     compiled = data.lower_steps(config).compile()
     memory, training = program_memory(compiled), config.training
-    stored = CheckpointStore(workdir / CHECKPOINTS).steps() if (workdir / CHECKPOINTS).is_dir() else []
+    stored = _stored_steps(workdir)
     counts = {name: parameter_overview.count_parameters(state.params[name]) for name in state.params}
     lines = [
         f"data        {config.data.name}: {data.size}, batches of {config.data.batch_size}",
@@ -130,6 +130,13 @@ def dry_run(config: Config, workdir: Path) -> str:
         f"workdir     {workdir}: " + (f"would go on from step {stored[-1]:,}" if stored else "would start afresh"),
     ]
     return "\n".join(lines)
+
+
+def _stored_steps(workdir: Path) -> list[int]:
+    if not (workdir / CHECKPOINTS).is_dir():
+        return []
+    with CheckpointStore(workdir / CHECKPOINTS) as store:
+        return store.steps()
 
 
 def program_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
@@ -400,18 +407,22 @@ class Profiling:
     def __init__(self, workdir: Path | None):
         self._workdir, self._intervals, self._running = workdir, 0, False
 
+    def __enter__(self) -> "Profiling":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop()
+
     def interval_done(self) -> None:
         """Starts after the first interval and stops after the second."""
         self._intervals += 1
+        self._stop()
         if self._workdir and self._intervals == 1:
             profiler.start(str(self._workdir / "tensorboard"))
             self._running = True
-        else:
-            self.stop()
 
-    def stop(self) -> None:
-        """Writes the profile, if one is being taken."""
+    def _stop(self) -> None:
         if self._running:
             profiler.stop()
             self._running = False
-            _log.info("Profile written to %s", self._workdir / "tensorboard" if self._workdir else "")
+            _log.info("Profile written to %s/tensorboard", self._workdir)

@@ -18,6 +18,9 @@ def get_config(variant: str = ""):
         latent_dim=16,
         batch_size=64,
         steps=2_000,
+        learning_rate=1e-3,
+        milestone_steps=(1_500,),
+        ema=dict(half_life_images=8_000.0, ramp_up=0.05),
         betas=Betas(b_kl=1.0, b_rec=1.0, b_neg=256.0),
         introvae=IntroVaeBetas(b_kl=1.0, b_rec=0.05, b_neg=0.5, margin=10.0),
     )

@@ -16,8 +16,11 @@ def get_config(variant: str = ""):
         shape=(28, 28, 1),
         channels=(8, 16),
         latent_dim=32,
-        batch_size=64,
-        steps=1_500,
+        batch_size=32,
+        steps=2_500,
+        learning_rate=1e-3,
+        milestone_steps=(2_000,),
+        ema=dict(half_life_images=4_000.0, ramp_up=0.05),
         betas=Betas(b_kl=1.0, b_rec=1.0, b_neg=256.0),
         introvae=IntroVaeBetas(b_kl=1.0, b_rec=0.05, b_neg=0.5, margin=10.0),
     )

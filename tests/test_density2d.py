@@ -111,7 +111,7 @@ def test_kl_and_jsd_by_hand_in_four_bins():
 
 
 def test_paper_units_by_hand_in_four_bins():
-    # Densities over bins of area 1: P = (3/4, 1/4, 0, 0), Q = (1/2, 0, 1/2, 0). Sums are divided by 2, the bins of an axis.
+    # Bins of area 1: P = (3/4, 1/4, 0, 0), Q = (1/2, 0, 1/2, 0). Sums are divided by 2, the bins along an axis.
     real = np.array([[-0.5, -0.5]] * 3 + [[-0.5, 0.5]])
     generated = np.array([[-0.5, -0.5], [0.5, -0.5]])
     result = evaluate(generated, real=real, limit=1.0, bins=2)

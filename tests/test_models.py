@@ -115,7 +115,8 @@ def test_batch_norm_uses_and_notes_the_statistics_of_the_very_batch():
     norm = Norm("batch", jnp.float32)
     params = norm.init(jax.random.key(1), x, False)["params"]
     y, variables = norm.apply({"params": params}, x, False, mutable=["batch_stats"])
-    mean, variance = np.mean(x, axis=(0, 1, 2)), np.var(x, axis=(0, 1, 2))
+    x = np.asarray(x)
+    mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), rtol=0, atol=1e-5)
     (noted,) = variables["batch_stats"].values()
     np.testing.assert_allclose(noted["mean"], mean, rtol=1e-5)

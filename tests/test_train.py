@@ -1,0 +1,468 @@
+"""Training from end to end: it goes on where a kill, a signal or damage left it, and says what stops it."""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+from training_runs import arguments, assert_bit_equal, assert_close, digits, ended, records, run, started, toy
+from training_runs import wait_until as wait
+
+from asvae_jax.checkpoint import CheckpointStore
+from asvae_jax.config import Config
+from asvae_jax.distributed import make_mesh, replicated
+from asvae_jax.errors import CheckpointError
+from asvae_jax.evaluation import write_evaluation
+from asvae_jax.run import CHECKPOINTS, Run, load_run, state_template
+from asvae_jax.terminal import exit_code_of
+from asvae_jax.train import TrainingData, dry_run, fresh_state, train
+
+METHODS = ("vae", "introvae", "sintrovae", "asintrovae", "wgan_gp")
+STEPS = 12
+# Twelve steps with three checkpoints, every step logged.
+CONFIG = digits(training__steps=STEPS, training__log_every_steps=1, checkpoint__every_steps=4)
+
+
+@pytest.fixture(autouse=True)
+def _own_log_lines_are_seen(monkeypatch):
+    # A command line that ran before in this process may have switched propagation off.
+    monkeypatch.setattr(logging.getLogger("asvae_jax"), "propagate", True)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Run:
+    """`CONFIG` in one go."""
+    return train(CONFIG, tmp_path_factory.mktemp("straight"))
+
+
+def copy_of(run: Run, folder: Path, *, last: int) -> Path:
+    """What lay in a run's folder when a kill struck after its checkpoint of step `last`."""
+    shutil.copytree(run.folder, folder)
+    for step in CheckpointStore(folder / CHECKPOINTS).steps():
+        if step > last:
+            shutil.rmtree(folder / CHECKPOINTS / str(step))
+    return folder
+
+
+def stored(folder: Path, step: int, config: Config = CONFIG):
+    """Everything that a checkpoint holds of the training state."""
+    state = state_template(config, replicated(make_mesh(config)))
+    templates = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
+    store = CheckpointStore(folder / CHECKPOINTS)
+    items, _ = store.read(step, lambda meta: templates)
+    store.close()
+    return items
+
+
+def steps_of(folder: Path) -> list[int]:
+    return CheckpointStore(folder / CHECKPOINTS).steps()
+
+
+def damage(folder: Path, step: int) -> None:
+    """Flips one byte in the numbers of a checkpoint."""
+    file = max((folder / CHECKPOINTS / str(step) / "params").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+
+
+def test_killed_run_goes_on_bit_for_bit(straight, tmp_path):
+    command = arguments(CONFIG, "tiny", tmp_path)
+    with started(command) as process:
+        # A checkpoint is on disk and training has gone on behind it, with two more checkpoints to come.
+        wait(lambda: (tmp_path / CHECKPOINTS / "4").is_dir() and records(tmp_path)[-1]["step"] >= 4, process)
+        os.kill(process.pid, signal.SIGKILL)
+        assert ended(process).returncode == -signal.SIGKILL
+    assert STEPS not in steps_of(tmp_path)
+
+    again = run(command)
+    assert again.returncode == 0, again.stderr
+    assert re.search(rf"Going on from step [48] of {STEPS}", again.stdout)
+    assert_bit_equal(stored(tmp_path, STEPS), stored(straight.folder, STEPS))
+    assert [record["step"] for record in records(tmp_path)] == list(range(1, STEPS + 1))
+    for got, expected in zip(records(tmp_path), records(straight.folder), strict=True):
+        assert without_speed(got) == without_speed(expected)
+
+
+def without_speed(record: dict) -> dict:
+    return {name: value for name, value in record.items() if name != "images_per_second"}
+
+
+def test_stopped_run_saves_exits_with_75_and_goes_on_bit_for_bit(straight, tmp_path):
+    # Without a checkpoint of its own before the last step, so that the one it leaves comes from the signal.
+    config = dataclasses.replace(CONFIG, checkpoint=dataclasses.replace(CONFIG.checkpoint, every_steps=200))
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=100_000))
+    with started(arguments(config, "tiny", tmp_path)) as process:
+        wait(lambda: len(records(tmp_path)) >= 1, process)
+        process.send_signal(signal.SIGTERM)
+        finished = ended(process)
+    assert finished.returncode == 75, finished.stderr
+    assert "SIGTERM received" in finished.stdout
+    [step] = [step for step in steps_of(tmp_path) if step % 200]
+    assert f"error: Stopped at step {step:,} as asked; the state is saved." in finished.stderr
+    assert records(tmp_path)[-1]["step"] == step
+
+    # Two more steps, against the same number in one go from a checkpoint that nobody interrupted.
+    longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, steps=step + 2))
+    resumed = train(longer, tmp_path)
+    whole = train(longer, copy_of(straight, tmp_path / "whole", last=STEPS))
+    assert resumed.step == whole.step == step + 2
+    assert_bit_equal(stored(tmp_path, step + 2), stored(whole.folder, step + 2))
+
+
+def test_interrupt_from_the_keyboard_is_understood_likewise(tmp_path):
+    config = toy(training__steps=1_000_000, training__log_every_steps=5, checkpoint__every_steps=1_000_000)
+    with started(arguments(config, "tiny", tmp_path)) as process:
+        wait(lambda: len(records(tmp_path)) >= 1, process)
+        process.send_signal(signal.SIGINT)
+        finished = ended(process)
+    assert finished.returncode == 75, finished.stderr
+    assert len(steps_of(tmp_path)) == 1
+
+
+def test_finished_run_is_not_trained_again(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    before = (folder / "metrics.jsonl").read_text()
+    again = train(CONFIG, folder)
+    assert_bit_equal(again.params, straight.params)
+    assert_bit_equal(again.statistics, straight.statistics)
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_damaged_newest_checkpoint_is_passed_over_loudly_and_written_again(straight, tmp_path, caplog):
+    folder = copy_of(straight, tmp_path / "run", last=8)
+    damage(folder, 8)
+    with caplog.at_level(logging.INFO):
+        train(CONFIG, folder)
+    messages = [record.message for record in caplog.records]
+    assert any("CHECKPOINT DAMAGED" in message and "step 8" in message for message in messages)
+    assert any("Going on from step 4 of 12" in message for message in messages)
+    assert steps_of(folder) == [4, 8, 12] and (folder / CHECKPOINTS / "damaged-8").is_dir()
+    for step in (8, 12):
+        assert_bit_equal(stored(folder, step), stored(straight.folder, step))
+    assert [record["step"] for record in records(folder)] == list(range(1, STEPS + 1))
+
+
+def test_run_with_nothing_but_damaged_checkpoints_does_not_start_afresh(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=4)
+    damage(folder, 4)
+    with pytest.raises(CheckpointError, match="None of the checkpoints"):
+        train(CONFIG, folder)
+    assert steps_of(folder) == [4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"method__b_kl": 2.0}, "method.b_kl 1.0 -> 2.0"),
+        ({"model__latent_dim": 5}, "model.latent_dim 4 -> 5"),
+        ({"data__batch_size": 32}, "data.batch_size 16 -> 32"),
+        ({"training__warmup_steps": 2}, "training.warmup_steps 0 -> 2"),
+    ],
+)
+def test_other_settings_in_the_same_folder_exit_with_2_and_name_the_key(changes, named, straight, tmp_path, capsys):
+    folder = copy_of(straight, tmp_path / "run", last=4)
+    config = digits(training__steps=STEPS, training__log_every_steps=1, checkpoint__every_steps=4, **changes)
+    assert exit_code_of(lambda: train(config, folder)) == 2
+    message = capsys.readouterr().err
+    assert named in message and "--workdir" in message
+    assert steps_of(folder) == [4]
+
+
+def test_other_steps_per_dispatch_do_not_lose_the_end_of_a_run(tmp_path):
+    # Dispatches of 5, then of 20 from step 10: either the change is refused, or the run ends at its last step.
+    small = toy(training__steps=10, training__warmup_steps=5, checkpoint__every_steps=10)
+    large = toy(
+        training__steps=20,
+        training__warmup_steps=0,
+        training__steps_per_dispatch=20,
+        training__log_every_steps=20,
+        checkpoint__every_steps=20,
+    )
+    small = dataclasses.replace(small, training=dataclasses.replace(small.training, warmup_steps=0))
+    train(small, tmp_path)
+    assert exit_code_of(lambda: train(large, tmp_path)) == 2 or steps_of(tmp_path)[-1] == 20
+
+
+def test_more_steps_go_on(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, steps=STEPS + 2))
+    assert train(longer, folder).step == STEPS + 2
+    assert [record["step"] for record in records(folder)] == list(range(1, STEPS + 3))
+
+
+def test_fewer_steps_than_are_done_are_refused_with_the_reason(straight, tmp_path, capsys):
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    shorter = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, steps=6))
+    assert exit_code_of(lambda: train(shorter, folder)) == 2
+    message = capsys.readouterr().err
+    assert "training.steps" in message and "12" in message
+
+
+def test_training_that_is_not_finite_exits_with_3_and_leaves_good_checkpoints(tmp_path, capsys):
+    # The rate explodes at step 10, behind a good checkpoint.
+    config = toy(
+        "vae,tiny",
+        training__steps=100,
+        training__log_every_steps=5,
+        training__max_skipped_steps=8,
+        checkpoint__every_steps=10,
+        optimizer__milestone_steps=(10,),
+        optimizer__milestone_factor=1e34,
+    )
+    assert exit_code_of(lambda: train(config, tmp_path)) == 3
+    message = capsys.readouterr().err
+    assert "steps in a row were refused" in message and "optimizer.learning_rate" in message
+    # The figure is one of those that the run logs.
+    named = re.search(r"not finite is (\S+)\. ", message).group(1)
+    assert named in records(tmp_path)[0]
+    assert steps_of(tmp_path)[0] == 10
+    for step in steps_of(tmp_path):
+        items = stored(tmp_path, step, config)
+        leaves = jax.tree.leaves([items[name] for name in ("params", "ema", "opt_state")])
+        assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def test_refused_steps_are_logged_and_warned_of(tmp_path, caplog):
+    config = toy("vae,tiny", training__max_skipped_steps=1_000, optimizer__learning_rate=1e30, training__steps=20)
+    train(config, tmp_path)
+    refused = [record["skipped"] for record in records(tmp_path)]
+    # The first step's own figures are finite, and no later one's.
+    assert refused == [0.9, 1.0]
+    assert any("90.0% of the steps were refused" in record.message for record in caplog.records)
+    assert all(math.isfinite(value) for name, value in records(tmp_path)[0].items() if name != "step")
+
+
+def one_step_metrics(config: Config, devices: int) -> dict[str, np.ndarray]:
+    """The metrics of every step, on the first `devices` devices."""
+    mesh = Mesh(np.asarray(jax.devices()[:devices]), ("data",))
+    data = TrainingData(config, mesh)
+    run_steps = data.compiled_steps(config)
+    state, series = fresh_state(config, mesh), []
+    for step in range(config.training.steps):
+        state, metrics = run_steps(state, step)
+        series.append(metrics)
+    return {name: np.concatenate([np.asarray(metrics[name]) for metrics in series]) for name in series[0]}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_alike_on_one_device_and_on_four(method, tmp_path):
+    config = digits(f"{method},tiny", training__steps=10, training__log_every_steps=1, checkpoint__every_steps=10)
+    finished = train(config, tmp_path)
+    assert make_mesh(config).size == 4
+    on_one = one_step_metrics(config, devices=1)
+    on_four = {name: [record[name] for record in records(tmp_path)] for name in on_one}
+    assert on_four["skipped"] == [0] * 10
+    for name, values in on_four.items():
+        # Float32 rounding, which ten steps of Adam make larger.
+        scale = max(1e-3, np.max(np.abs(on_one[name])))
+        np.testing.assert_allclose(values, on_one[name], rtol=0, atol=2e-4 * scale, err_msg=name)
+    # Something was learnt, by both networks, and the average follows behind.
+    start = fresh_state(config, make_mesh(config)).params
+    for network in ("encoder", "decoder"):
+        moved = distance(finished.params[network], start[network])
+        assert 0 < distance(finished.ema[network], start[network]) < moved
+    for weights in ("raw", "ema"):
+        assert (tmp_path / "sheets" / f"{weights}-0000010.png").is_file()
+
+
+def distance(one, other) -> float:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return math.sqrt(sum(float(np.sum(np.square(np.asarray(a) - np.asarray(b)))) for a, b in pairs))
+
+
+def test_figures_of_a_record(straight):
+    for record in records(straight.folder):
+        assert {
+            "step", "images_per_second", "skipped", "encoder/loss", "decoder/loss", "encoder/gradient_norm",
+            "decoder/gradient_norm", "err_real", "kl_real", "kl_rec", "kl_fake", "kl_fake_minus_real", "saturated",
+            "active_units", "clamped_logvars", "as_distance",
+        } <= set(record)  # fmt: skip
+        assert all(math.isfinite(value) for value in record.values())
+        assert record["encoder/gradient_norm"] > 0 and record["decoder/gradient_norm"] > 0
+        assert record["kl_fake_minus_real"] == pytest.approx(record["kl_fake"] - record["kl_real"], abs=1e-4)
+        assert 0 <= record["saturated"] <= 1 and 0 <= record["clamped_logvars"] <= 1
+        assert 0 <= record["active_units"] <= CONFIG.model.latent_dim
+
+
+def test_settings_are_kept_beside_the_run(straight):
+    assert json.loads((straight.folder / "config.json").read_text()) == json.loads(json.dumps(CONFIG.to_dict()))
+
+
+def test_warmup_is_a_plain_vae_and_the_method_follows(tmp_path):
+    config = toy(training__warmup_steps=10, training__log_every_steps=5, training__steps=20)
+    train(config, tmp_path)
+    first, second, third, fourth = records(tmp_path)
+    for record in (first, second):
+        assert not {"kl_fake", "kl_rec", "as_distance"} & set(record)
+        assert {"encoder/loss", "err_real", "kl_real"} <= set(record)
+    for record in (third, fourth):
+        assert {"kl_fake", "kl_rec", "as_distance"} <= set(record)
+    # The same steps by themselves, as the method `vae`.
+    alone = dataclasses.replace(config.warmup(), training=dataclasses.replace(config.training, warmup_steps=0))
+    expected = one_step_metrics_of_toy(alone, steps=10)
+    np.testing.assert_allclose(second["encoder/loss"], np.mean(expected["encoder/loss"][5:]), rtol=1e-6)
+    np.testing.assert_allclose(second["kl_real"], np.mean(expected["kl_real"][5:]), rtol=1e-6)
+
+
+def one_step_metrics_of_toy(config: Config, steps: int) -> dict[str, np.ndarray]:
+    mesh = make_mesh(config)
+    run_steps = TrainingData(config, mesh).compiled_steps(config)
+    state, series = fresh_state(config, mesh), []
+    for step in range(0, steps, config.training.steps_per_dispatch):
+        state, metrics = run_steps(state, step)
+        series.append(metrics)
+    return {name: np.concatenate([np.asarray(metrics[name]) for metrics in series]) for name in series[0]}
+
+
+def test_tensorboard_reads_scalars_pictures_and_settings(straight):
+    events = EventAccumulator(str(straight.folder / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    for name in ("kl_real", "encoder/loss", "images_per_second"):
+        read = {event.step: float(make_ndarray(event.tensor_proto)) for event in events.Tensors(name)}
+        written = {record["step"]: record[name] for record in records(straight.folder)}
+        assert list(read) == list(range(1, STEPS + 1))
+        np.testing.assert_allclose(list(read.values()), [written[step] for step in read], rtol=1e-6)
+    for weights in ("raw", "ema"):
+        pictures = events.Tensors(f"sheet/{weights}")
+        assert [event.step for event in pictures] == [4, 8, 12]
+        width, height, png = make_ndarray(pictures[-1].tensor_proto)
+        assert png == (straight.folder / "sheets" / f"{weights}-0000012.png").read_bytes()
+        assert int(width) > int(height) > 0
+    [text] = make_ndarray(events.Tensors("config")[0].tensor_proto)
+    assert json.loads(text.decode().strip("`\n")) == json.loads(json.dumps(CONFIG.to_dict()))
+
+
+def test_tensorboard_forgets_what_a_killed_run_logged_behind_its_checkpoint(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=4)
+    assert records(folder)[-1]["step"] == STEPS
+    # Another file for the second process, named after the time in whole seconds.
+    [first] = (folder / "tensorboard").iterdir()
+    first.rename(first.with_name(first.name.replace("tfevents.", "tfevents.0")))
+    train(CONFIG, folder)
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("kl_real")] == list(range(1, STEPS + 1))
+
+
+def test_profile_is_written_for_tensorboard(tmp_path):
+    train(toy("vae,tiny", training__log_every_steps=5), tmp_path, profile=True)
+    assert list((tmp_path / "tensorboard").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("config", [CONFIG, toy()], ids=["digits", "toy"])
+def test_dry_run_says_what_would_happen_and_writes_nothing(config, tmp_path):
+    plan = dry_run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for said in (config.data.name, config.method.name, "would start afresh", f"{config.training.steps:,} steps"):
+        assert said in plan
+
+
+def test_dry_run_of_a_run_that_exists_says_where_it_would_go_on(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=8)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert "would go on from step 8" in dry_run(CONFIG, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_wgan_gp_on_a_toy_is_evaluated_without_an_encoder(tmp_path):
+    finished = train(toy("wgan_gp,tiny"), tmp_path)
+    path, result = write_evaluation(finished)
+    assert json.loads(path.read_text()) == result
+    assert "modes_hit" in result["ema"] and "gn_elbo" not in result["ema"]
+
+
+def test_no_room_for_checkpoints_exits_with_4(tmp_path):
+    # Pictures and figures fit below the limit, the weights do not.
+    config = toy("vae,tiny", model__widths=(512, 512, 512))
+    most = 600_000
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    # Compiled programs would not fit either, and are not what this is about.
+    command = arguments(config, "vae,tiny", tmp_path)
+    finished = run(command, preexec_fn=limit, env={"JAX_COMPILATION_CACHE_DIR": ""})
+    assert finished.returncode == 4, finished.stderr
+    assert f"error: A checkpoint could not be written to {tmp_path}/checkpoints: " in finished.stderr
+    assert steps_of(tmp_path) == []
+
+
+# Two processes of two devices each, as one job.
+JOB = """
+import json, sys
+from pathlib import Path
+import jax
+port, process, workdir, config = sys.argv[1:]
+jax.distributed.initialize(f"localhost:{port}", 2, int(process))
+from asvae_jax.config import resolve
+from asvae_jax.terminal import exit_code_of
+from asvae_jax.train import train
+sys.exit(exit_code_of(lambda: train(resolve(json.loads(config)), Path(workdir))))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def job(process: int, port: int, workdir: Path, config: Config) -> list[str]:
+    return ["-c", JOB, str(port), str(process), str(workdir), json.dumps(config.to_dict())]
+
+
+def test_two_processes_train_one_run(straight, tmp_path):
+    port = free_port()
+    # Programs of two devices a process are not those of the tests; and writing them is no process's alone.
+    options = {"devices": 2, "env": {"JAX_COMPILATION_CACHE_DIR": ""}}
+    with (
+        started(job(0, port, tmp_path, CONFIG), **options) as first,
+        started(job(1, port, tmp_path, CONFIG), **options) as second,
+    ):
+        for process in (first, second):
+            finished = ended(process)
+            assert finished.returncode == 0, finished.stderr
+    # One set of files, as from one process.
+    assert steps_of(tmp_path) == [4, 8, 12]
+    assert [record["step"] for record in records(tmp_path)] == list(range(1, STEPS + 1))
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == sorted(
+        path.name for path in (straight.folder / "sheets").iterdir()
+    )
+    # What two processes saved, one can load; and it is what one process trained.
+    together = load_run(tmp_path)
+    assert_close(together.params, straight.params, rtol=1e-4)
+    assert_close(together.ema, straight.ema, rtol=1e-4)
+    assert_close(together.statistics, straight.statistics, rtol=1e-3)
+
+
+def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path):
+    endless = dataclasses.replace(
+        CONFIG,
+        training=dataclasses.replace(CONFIG.training, steps=1_000_000),
+        checkpoint=dataclasses.replace(CONFIG.checkpoint, every_steps=1_000_000),
+    )
+    port = free_port()
+    options = {"devices": 2, "env": {"JAX_COMPILATION_CACHE_DIR": ""}}
+    with (
+        started(job(0, port, tmp_path, endless), **options) as first,
+        started(job(1, port, tmp_path, endless), **options) as second,
+    ):
+        wait(lambda: len(records(tmp_path)) >= 1, first)
+        second.send_signal(signal.SIGTERM)
+        stopped = [ended(process) for process in (first, second)]
+    assert [finished.returncode for finished in stopped] == [75, 75], stopped
+    [step] = steps_of(tmp_path)
+    assert all(f"Stopped at step {step:,} as asked" in finished.stderr for finished in stopped)
