@@ -5,11 +5,12 @@ A checkpoint has the items `params`, `ema`, `opt_state`, `key`, `statistics` (ba
 Orbax does not notice a flipped byte.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,14 @@ class CheckpointStore:
         """The JSON item of a step.
 
         Raises:
-          CheckpointError: for a layout that this version does not know.
+          CheckpointError: if it is damaged or of a layout that this version does not know.
         """
-        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        if meta["layout"] != LAYOUT:
+        with self._damage_named(step):
+            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            layout, version = meta["layout"], meta["versions"]["asvae_jax"]
+        if layout != LAYOUT:
             raise CheckpointError(
-                f"{self.folder} step {step} has layout {meta['layout']}, this version reads {LAYOUT}; "
-                f"use asvae_jax {meta['versions']['asvae_jax']}."
+                f"{self.folder} step {step} has layout {layout}, this version reads {LAYOUT}; use asvae_jax {version}."
             )
         return meta
 
@@ -122,38 +124,43 @@ class CheckpointStore:
           templates: from `meta`, trees of `jax.ShapeDtypeStruct` with shardings, one for each item wanted.
 
         Raises:
-          CheckpointError: if an item's bytes are not those that were saved. Orbax raises errors of many kinds for
-            other damage.
+          CheckpointError: if anything is missing or its bytes are not those that were saved.
         """
         meta = self.read_meta(step)
-        wanted = {name: template for name, template in templates(meta).items() if name in meta["digests"]}
-        arguments = {name: ocp.args.StandardRestore(template) for name, template in wanted.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        with self._damage_named(step):
+            wanted = {name: template for name, template in templates(meta).items() if name in meta["digests"]}
+            arguments = {name: ocp.args.StandardRestore(template) for name, template in wanted.items()}
+            restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
         for name in wanted:
             if digest(restored[name]) != meta["digests"][name]:
-                raise CheckpointError(
-                    f"{self.folder} step {step}: the bytes of item {name!r} are not those that were saved."
-                )
+                raise CheckpointError(f"{self.folder} step {step}: the bytes of item {name!r} are not those saved.")
         return {name: restored[name] for name in wanted}, meta
 
     def read_newest(self, templates: Callable[[dict[str, Any]], Items]) -> tuple[Items, dict[str, Any]] | None:
-        """`read` of the newest step that is whole, with a loud line for each that is not; None if there are no steps
-        at all.
+        """`read` of the newest step that is whole, with a loud line for each that is not; None if there are no steps.
 
         Raises:
           CheckpointError: if there are steps and none of them is whole.
         """
-        steps = self.steps()
         problems = []
-        for step in reversed(steps):
+        for step in reversed(self.steps()):
             try:
                 return self.read(step, templates)
-            except Exception as error:  # Orbax has no common class for damage
-                problems.append(f"step {step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-                _log.error("CHECKPOINT DAMAGED, falling back to the one before it: %s", problems[-1])
+            except CheckpointError as error:
+                problems.append(str(error))
+                _log.error("CHECKPOINT DAMAGED, falling back to the one before it: %s", error)
         if problems:
-            raise CheckpointError(f"None of the checkpoints in {self.folder} can be restored: {'; '.join(problems)}.")
+            raise CheckpointError(f"None of the checkpoints in {self.folder} can be restored: {' '.join(problems)}")
         return None
+
+    @contextlib.contextmanager
+    def _damage_named(self, step: int) -> Iterator[None]:
+        """Makes one kind of error of the many that Orbax raises for damage."""
+        try:
+            yield
+        except Exception as error:
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line}.") from error
 
     def set_aside_after(self, step: int) -> None:
         """Renames the (damaged) steps later than `step` to `damaged-N`: training will write those steps anew, and
@@ -186,22 +193,17 @@ class CheckpointStore:
             shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
 
 
-class _storage_errors:
+@contextlib.contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
     """Turns what Orbax raises when it cannot write into one line that says so."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind, error, _) -> None:
-        if isinstance(error, OSError | ValueError | jax.errors.JaxRuntimeError):
-            first_line = str(error).splitlines()[0] if str(error) else kind.__name__
-            raise StorageError(
-                f"A checkpoint could not be written to {self._folder}: {first_line}. Earlier ones are intact; "
-                "see to space and rights, then run the same command again."
-            ) from error
+    try:
+        yield
+    except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StorageError(
+            f"A checkpoint could not be written to {folder}: {first_line}. Earlier ones are intact; "
+            "see to space and rights, then run the same command again."
+        ) from error
 
 
 def digest(tree: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from absl import logging as absl_logging
 
 from asvae_jax.config import ConfigError
-from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, RunError
+from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_STORAGE, RunError
 
 
 def exit_code_of(action: Callable[[], None]) -> int:
@@ -18,6 +18,8 @@ def exit_code_of(action: Callable[[], None]) -> int:
         return _report(error, EXIT_BAD_REQUEST)
     except RunError as error:
         return _report(error, error.exit_code)
+    except OSError as error:
+        return _report(f"{error}. See to space and rights, then run the same command again.", EXIT_STORAGE)
     return EXIT_DONE
 
 
@@ -32,6 +34,6 @@ def log_to_terminal() -> None:
     logger.propagate = False
 
 
-def _report(error: Exception, code: int) -> int:
+def _report(error: object, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code

@@ -99,7 +99,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
 
         # The last checkpoint must be on disk before anyone hears of success.
         store.wait()
-        if config.training.steps not in store.steps():
+        if step not in store.steps():
             raise CheckpointError(
                 f"The checkpoint of the last step, {step}, is not in {store.folder}; run the same command again."
             )
@@ -335,7 +335,7 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
     for step in reversed(steps):
         try:
             stored = resolve(store.read_meta(step)["config"])
-        except Exception:  # a damaged step is `read_newest`'s to report
+        except CheckpointError:  # `read_newest` is to report it
             continue
         may_change = _MAY_CHANGE + (() if _annealed(config) else ("training.steps",))
         differences = [
