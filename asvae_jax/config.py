@@ -255,11 +255,10 @@ def resolve(config: Config | ConfigDict | Mapping[str, Any]) -> Config:
     if isinstance(config, Config):
         return config
     values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    data = values.get("data", {})
-    name = data.get("name") if isinstance(data, Mapping) else None
+    name = _name_in(values, "data")
     check_word("data.name", name, [*TOY_LIMITS, *IMAGE_SETS])
     is_toy = name in TOY_LIMITS
-    method = values.get("method", {}).get("name")
+    method = _name_in(values, "method")
     check_word("method.name", method, METHOD_SETTINGS)
     choices = {
         "method": METHOD_SETTINGS[method],
@@ -270,6 +269,13 @@ def resolve(config: Config | ConfigDict | Mapping[str, Any]) -> Config:
     typed = _typed_section(Config, values, "", choices)
     _check(typed)
     return typed
+
+
+def _name_in(values: Mapping[str, Any], section: str) -> Any:
+    """The `name` that decides what else a section holds."""
+    if not isinstance(values.get(section), Mapping) or "name" not in values[section]:
+        raise ConfigError(f"{section} must be a section with a name, got {values.get(section)!r}.")
+    return values[section]["name"]
 
 
 def load_file(argument: str) -> ConfigDict:
@@ -392,6 +398,12 @@ def _check(config: Config) -> None:
     require(
         training.warmup_steps < training.steps,
         f"training.warmup_steps={training.warmup_steps} leaves nothing of training.steps={training.steps}.",
+    )
+    for path, value in {"optimizer.b1": optimizer.b1, "optimizer.b2": optimizer.b2}.items():
+        require(0 <= value < 1, f"{path} must lie in [0, 1), got {value}.")
+    require(
+        optimizer.milestone_factor > 0,
+        f"optimizer.milestone_factor must be positive, got {optimizer.milestone_factor}.",
     )
     for step in optimizer.milestone_steps:
         require(

@@ -37,19 +37,22 @@ _CHUNK_ELEMENTS = 2**24
 
 
 def pairwise_kernel(p: Gaussian, q: Gaussian, *, kernel: Kernel = "per_dim", bandwidth: float = 0.0) -> jax.Array:
-    """The kernel of every pair of codes. With S = v_i + v_j + bandwidth and d = mu_i - mu_j, per dimension:
+    """The kernel of every pair of codes. With S = v_i + v_j and d = mu_i - mu_j, per dimension:
 
     - `per_dim`: S^(-1/2) exp(-d^2 / (2 S)), kept apart for each dimension;
-    - `product`: the integral of p_i q_j (Eq. 8 in Z dimensions), i.e. the product of (2 pi S)^(-1/2) exp(-d^2 / (2
-      S)); with a `bandwidth` h^2 an RBF-kernel MMD in closed form;
-    - `prior`: E over z ~ N(0, I) of p_i(z) q_j(z) (the text of Eq. 7), the product kernel times N(m; 0, 1 + v_i v_j /
-      S).
+    - `product`: the integral of p_i q_j (Eq. 8 in Z dimensions): the product of (2 pi S)^(-1/2) exp(-d^2 / (2 S)). With
+      a `bandwidth` h^2 it is the expectation of exp(-|x - y|^2 / (2 h^2)) over x ~ p_i and y ~ q_j, which makes D the
+      MMD of an RBF kernel: the product of (1 + S / h^2)^(-1/2) exp(-d^2 / (2 (S + h^2))). That is the integral with
+      S + h^2 in place of S, times (2 pi h^2)^(Z/2), without which it would leave float32 by Z = 64; h^2 = Z / 2 still
+      tells codes apart at Z = 256;
+    - `prior`: E over z ~ N(0, I) of p_i(z) q_j(z) (the text of Eq. 7): the product kernel times
+      N(m; 0, 1 + v_i v_j / S), m = (mu_i v_j + mu_j v_i) / S.
 
     Args:
       p: fields [N, Z].
       q: fields [M, Z].
       kernel: one of the above.
-      bandwidth: h^2 >= 0, for `product` only.
+      bandwidth: h^2, for `product` only; 0 for none.
 
     Returns:
       [N, M, Z] for `per_dim`, else [N, M]; positive.
@@ -65,7 +68,8 @@ def pairwise_kernel(p: Gaussian, q: Gaussian, *, kernel: Kernel = "per_dim", ban
     exponent = -0.5 * jnp.square(p.mean[:, None, :] - q.mean[None, :, :]) / total
     if kernel == "per_dim":
         return jnp.exp(exponent) / jnp.sqrt(total)
-    log_kernel = exponent - 0.5 * jnp.log(2 * jnp.pi * total)
+    unit = bandwidth if bandwidth else 1 / (2 * math.pi)
+    log_kernel = exponent - 0.5 * jnp.log(total / unit)
     if kernel == "prior":
         middle = (p.mean[:, None, :] * variance_q + q.mean[None, :, :] * variance_p) / total
         spread = 1 + variance_p * variance_q / total
@@ -161,7 +165,7 @@ def _tiled_mean(p: Gaussian, q: Gaussian, kernel: Kernel, bandwidth: float) -> j
         values = pairwise_kernel(row_codes, column_codes, kernel=kernel, bandwidth=bandwidth)
         values = jnp.mean(values, axis=-1) if kernel == "per_dim" else values
         # Not a matrix product: accelerators round its operands to fewer bits.
-        return jnp.sum(values * row_weights[:, None] * column_weights)
+        return jnp.sum(values * row_weights[:, None] * column_weights[None, :])
 
     def row_sum(row):
         return jnp.sum(jax.lax.map(lambda column: tile_sum(row, column), columns))

@@ -16,6 +16,8 @@ _CACHE.mkdir(parents=True, exist_ok=True)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# An unmeant [B] + [B, Z] is an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture

@@ -75,12 +75,11 @@ def templates(config: Config, *names: str, devices: int = 4):
 
 def save(folder: Path, *steps: int, config: Config = TOY, setting: Checkpoint = KEEP_ALL, devices: int = 4) -> None:
     """Saves `some_state` at each step."""
-    store = CheckpointStore(folder, setting)
-    for step in steps:
-        statistics = {} if config.is_toy else some_statistics(config, devices)
-        store.save(some_state(config, step, devices), statistics, config)
-        store.wait()
-    store.close()
+    with CheckpointStore(folder, setting) as store:
+        for step in steps:
+            statistics = {} if config.is_toy else some_statistics(config, devices)
+            store.save(some_state(config, step, devices), statistics, config)
+            store.wait()
 
 
 def array_file(folder: Path, item: str) -> Path:
@@ -90,8 +89,8 @@ def array_file(folder: Path, item: str) -> Path:
 
 def test_everything_comes_back_bit_for_bit(tmp_path):
     save(tmp_path, 7, config=DIGITS)
-    store = CheckpointStore(tmp_path)
-    items, meta = store.read(7, templates(DIGITS))
+    with CheckpointStore(tmp_path) as store:
+        items, meta = store.read(7, templates(DIGITS))
     state = some_state(DIGITS, 7)
     expected = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
     expected["statistics"] = some_statistics(DIGITS)
@@ -102,7 +101,6 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     assert meta["step"] == meta["data_position"] == 7
     assert meta["config"] == json.loads(json.dumps(DIGITS.to_dict()))
     assert meta["versions"]["jax"] == jax.__version__
-    store.close()
 
 
 @pytest.mark.parametrize("item", ITEMS)
@@ -178,13 +176,12 @@ def test_damaged_step_is_passed_over_with_a_loud_line(damage, tmp_path, caplog, 
     monkeypatch.setattr(logging.getLogger("asvae_jax"), "propagate", True)
     save(tmp_path, 1, 2, 3)
     damage(tmp_path / "3")
-    store = CheckpointStore(tmp_path)
-    items, meta = store.read_newest(templates(TOY))
+    with CheckpointStore(tmp_path) as store:
+        items, meta = store.read_newest(templates(TOY))
     assert meta["step"] == 2
     assert_bit_equal(items["params"], some_state(TOY, 2).params)
     loud = [record for record in caplog.records if record.levelno >= logging.ERROR and "DAMAGED" in record.message]
     assert len(loud) == 1 and "step 3" in loud[0].message
-    store.close()
 
 
 def test_flipped_byte_is_noticed_by_the_digest_alone(tmp_path):
@@ -192,7 +189,7 @@ def test_flipped_byte_is_noticed_by_the_digest_alone(tmp_path):
     flip_byte(tmp_path / "1")
     # Orbax itself restores it, with a wrong number in it.
     store = CheckpointStore(tmp_path)
-    with pytest.raises(CheckpointError, match="step 1: the bytes of item 'params' are not those that were saved"):
+    with pytest.raises(CheckpointError, match="step 1: the bytes of item 'params' are not those saved"):
         store.read(1, templates(TOY))
     # The other items are as good as ever.
     assert_bit_equal(store.read(1, templates(TOY, "ema"))[0]["ema"], some_state(TOY, 1).ema)
@@ -209,7 +206,7 @@ def test_nothing_whole_is_an_error_and_not_a_fresh_start(tmp_path):
     save(tmp_path, 1, 2)
     truncate(tmp_path / "1")
     flip_byte(tmp_path / "2")
-    with pytest.raises(CheckpointError, match=r"None of the checkpoints.*step 2: .*step 1: "):
+    with pytest.raises(CheckpointError, match=r"None of the checkpoints.*step 2: .*step 1 "):
         CheckpointStore(tmp_path).read_newest(templates(TOY))
 
 
@@ -244,7 +241,6 @@ def test_set_aside_steps_can_be_written_again(tmp_path):
     # And a second time.
     store.set_aside_after(2)
     assert store.steps() == [1, 2]
-    store.close()
 
 
 @pytest.mark.parametrize("step", [5, 4])
@@ -254,7 +250,6 @@ def test_saving_at_or_below_the_newest_step_is_an_error(step, tmp_path):
     with pytest.raises(StorageError, match=rf"Step {step} was not saved.*\[5\]"):
         store.save(some_state(TOY, step), {}, TOY)
     assert store.steps() == [5]
-    store.close()
 
 
 @pytest.mark.parametrize("item", ["params", "ema", "opt_state"])
@@ -266,10 +261,8 @@ def test_state_that_is_not_finite_is_refused(item, value, tmp_path):
     # One number of the last matrix is enough.
     last = max(i for i, leaf in enumerate(leaves) if leaf.ndim == 2)
     leaves[last] = leaves[last].at[1, 1].set(value)
-    store = CheckpointStore(tmp_path, KEEP_ALL)
-    with pytest.raises(NotFiniteError, match="step 2 is not finite"):
+    with pytest.raises(NotFiniteError, match="step 2 is not finite"), CheckpointStore(tmp_path, KEEP_ALL) as store:
         store.save(state._replace(**{item: structure.unflatten(leaves)}), {}, TOY)
-    store.close()
     assert CheckpointStore(tmp_path).steps() == [1]
 
 
@@ -311,9 +304,8 @@ def test_reading_writes_nothing(tmp_path):
     save(tmp_path, 1, 2)
     flip_byte(tmp_path / "2")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    store = CheckpointStore(tmp_path)
-    store.read_newest(templates(TOY))
-    store.close()
+    with CheckpointStore(tmp_path) as store:
+        store.read_newest(templates(TOY))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 from training_runs import arguments, assert_bit_equal, assert_close, digits, ended, records, run, started, toy
 from training_runs import wait_until as wait
@@ -51,7 +51,7 @@ def straight(tmp_path_factory) -> Run:
 def copy_of(run: Run, folder: Path, *, last: int) -> Path:
     """What lay in a run's folder when a kill struck after its checkpoint of step `last`."""
     shutil.copytree(run.folder, folder)
-    for step in CheckpointStore(folder / CHECKPOINTS).steps():
+    for step in steps_of(folder):
         if step > last:
             shutil.rmtree(folder / CHECKPOINTS / str(step))
     return folder
@@ -61,14 +61,13 @@ def stored(folder: Path, step: int, config: Config = CONFIG):
     """Everything that a checkpoint holds of the training state."""
     state = state_template(config, replicated(make_mesh(config)))
     templates = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
-    store = CheckpointStore(folder / CHECKPOINTS)
-    items, _ = store.read(step, lambda meta: templates)
-    store.close()
-    return items
+    with CheckpointStore(folder / CHECKPOINTS) as store:
+        return store.read(step, lambda meta: templates)[0]
 
 
 def steps_of(folder: Path) -> list[int]:
-    return CheckpointStore(folder / CHECKPOINTS).steps()
+    with CheckpointStore(folder / CHECKPOINTS) as store:
+        return store.steps()
 
 
 def damage(folder: Path, step: int) -> None:
@@ -102,25 +101,21 @@ def without_speed(record: dict) -> dict:
 
 
 def test_stopped_run_saves_exits_with_75_and_goes_on_bit_for_bit(straight, tmp_path):
-    # Without a checkpoint of its own before the last step, so that the one it leaves comes from the signal.
-    config = dataclasses.replace(CONFIG, checkpoint=dataclasses.replace(CONFIG.checkpoint, every_steps=200))
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=100_000))
-    with started(arguments(config, "tiny", tmp_path)) as process:
+    command = arguments(CONFIG, "tiny", tmp_path)
+    with started(command) as process:
+        # Three checkpoints lie between the first step and the last.
         wait(lambda: len(records(tmp_path)) >= 1, process)
         process.send_signal(signal.SIGTERM)
         finished = ended(process)
     assert finished.returncode == 75, finished.stderr
     assert "SIGTERM received" in finished.stdout
-    [step] = [step for step in steps_of(tmp_path) if step % 200]
-    assert f"error: Stopped at step {step:,} as asked; the state is saved." in finished.stderr
-    assert records(tmp_path)[-1]["step"] == step
+    step = steps_of(tmp_path)[-1]
+    assert step < STEPS and records(tmp_path)[-1]["step"] == step
+    assert f"error: Stopped at step {step} as asked; the state is saved." in finished.stderr
 
-    # Two more steps, against the same number in one go from a checkpoint that nobody interrupted.
-    longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, steps=step + 2))
-    resumed = train(longer, tmp_path)
-    whole = train(longer, copy_of(straight, tmp_path / "whole", last=STEPS))
-    assert resumed.step == whole.step == step + 2
-    assert_bit_equal(stored(tmp_path, step + 2), stored(whole.folder, step + 2))
+    train(CONFIG, tmp_path)
+    assert_bit_equal(stored(tmp_path, STEPS), stored(straight.folder, STEPS))
+    assert [record["step"] for record in records(tmp_path)] == list(range(1, STEPS + 1))
 
 
 def test_interrupt_from_the_keyboard_is_understood_likewise(tmp_path):
@@ -197,19 +192,24 @@ def test_other_steps_per_dispatch_do_not_lose_the_end_of_a_run(tmp_path):
     assert exit_code_of(lambda: train(large, tmp_path)) == 2 or steps_of(tmp_path)[-1] == 20
 
 
-def test_more_steps_go_on(straight, tmp_path):
-    folder = copy_of(straight, tmp_path / "run", last=STEPS)
-    longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, steps=STEPS + 2))
-    assert train(longer, folder).step == STEPS + 2
-    assert [record["step"] for record in records(folder)] == list(range(1, STEPS + 3))
-
-
-def test_fewer_steps_than_are_done_are_refused_with_the_reason(straight, tmp_path, capsys):
-    folder = copy_of(straight, tmp_path / "run", last=STEPS)
-    shorter = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, steps=6))
-    assert exit_code_of(lambda: train(shorter, folder)) == 2
+def test_more_steps_go_on_and_fewer_do_not(tmp_path, capsys):
+    settings = dict(training__warmup_steps=5, training__log_every_steps=5)
+    whole = train(toy("sintrovae,tiny", **settings), tmp_path / "whole")
+    train(toy("sintrovae,tiny", training__steps=10, **settings), tmp_path / "run")
+    longer = train(toy("sintrovae,tiny", **settings), tmp_path / "run")
+    assert longer.step == whole.step == 20
+    assert_bit_equal(longer.params, whole.params)
+    assert [record["step"] for record in records(tmp_path / "run")] == [5, 10, 15, 20]
+    assert exit_code_of(lambda: train(toy("sintrovae,tiny", training__steps=15, **settings), tmp_path / "run")) == 2
     message = capsys.readouterr().err
-    assert "training.steps" in message and "12" in message
+    assert "training.steps" in message and "20" in message
+
+
+def test_length_of_an_annealed_run_is_part_of_what_it_computes(straight, tmp_path, capsys):
+    folder = copy_of(straight, tmp_path / "run", last=4)
+    longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, steps=STEPS + 2))
+    assert exit_code_of(lambda: train(longer, folder)) == 2
+    assert "training.steps 12 -> 14" in capsys.readouterr().err
 
 
 def test_training_that_is_not_finite_exits_with_3_and_leaves_good_checkpoints(tmp_path, capsys):
@@ -386,20 +386,16 @@ def test_wgan_gp_on_a_toy_is_evaluated_without_an_encoder(tmp_path):
 def test_no_room_for_checkpoints_exits_with_4(tmp_path):
     # Pictures and figures fit below the limit, the weights do not.
     config = toy("vae,tiny", model__widths=(512, 512, 512))
-    most = 600_000
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
     # Compiled programs would not fit either, and are not what this is about.
-    command = arguments(config, "vae,tiny", tmp_path)
-    finished = run(command, preexec_fn=limit, env={"JAX_COMPILATION_CACHE_DIR": ""})
+    with started(arguments(config, "vae,tiny", tmp_path), env={"JAX_COMPILATION_CACHE_DIR": ""}) as process:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (600_000, 600_000))
+        finished = ended(process)
     assert finished.returncode == 4, finished.stderr
     assert f"error: A checkpoint could not be written to {tmp_path}/checkpoints: " in finished.stderr
     assert steps_of(tmp_path) == []
 
 
-# Two processes of two devices each, as one job.
+# One of two processes of one device each: on a CPU, two devices a process can wait for each other for ever in Gloo.
 JOB = """
 import json, sys
 from pathlib import Path
@@ -425,11 +421,9 @@ def job(process: int, port: int, workdir: Path, config: Config) -> list[str]:
 
 def test_two_processes_train_one_run(straight, tmp_path):
     port = free_port()
-    # Programs of two devices a process are not those of the tests; and writing them is no process's alone.
-    options = {"devices": 2, "env": {"JAX_COMPILATION_CACHE_DIR": ""}}
     with (
-        started(job(0, port, tmp_path, CONFIG), **options) as first,
-        started(job(1, port, tmp_path, CONFIG), **options) as second,
+        started(job(0, port, tmp_path, CONFIG), devices=1) as first,
+        started(job(1, port, tmp_path, CONFIG), devices=1) as second,
     ):
         for process in (first, second):
             finished = ended(process)
@@ -449,16 +443,13 @@ def test_two_processes_train_one_run(straight, tmp_path):
 
 
 def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path):
-    endless = dataclasses.replace(
-        CONFIG,
-        training=dataclasses.replace(CONFIG.training, steps=1_000_000),
-        checkpoint=dataclasses.replace(CONFIG.checkpoint, every_steps=1_000_000),
+    endless = digits(
+        "vae,tiny", training__steps=1_000_000, training__log_every_steps=1, checkpoint__every_steps=1_000_000
     )
     port = free_port()
-    options = {"devices": 2, "env": {"JAX_COMPILATION_CACHE_DIR": ""}}
     with (
-        started(job(0, port, tmp_path, endless), **options) as first,
-        started(job(1, port, tmp_path, endless), **options) as second,
+        started(job(0, port, tmp_path, endless), devices=1) as first,
+        started(job(1, port, tmp_path, endless), devices=1) as second,
     ):
         wait(lambda: len(records(tmp_path)) >= 1, first)
         second.send_signal(signal.SIGTERM)
