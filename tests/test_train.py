@@ -1,6 +1,7 @@
 """Training from end to end: it goes on where a kill, a signal or damage left it, and says what stops it."""
 
 import dataclasses
+import gc
 import json
 import logging
 import math
@@ -36,10 +37,16 @@ STEPS = 12
 CONFIG = digits(training__steps=STEPS, training__log_every_steps=1, checkpoint__every_steps=4)
 
 
+# Orbax leaves the reads beside one that failed to the garbage collector, which complains of each.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(autouse=True)
-def _own_log_lines_are_seen(monkeypatch):
+def _complaints_come_within_the_test(monkeypatch):
     # A command line that ran before in this process may have switched propagation off.
     monkeypatch.setattr(logging.getLogger("asvae_jax"), "propagate", True)
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -160,39 +167,30 @@ def test_run_with_nothing_but_damaged_checkpoints_does_not_start_afresh(straight
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"method__b_kl": 2.0}, "method.b_kl 1.0 -> 2.0"),
-        ({"model__latent_dim": 5}, "model.latent_dim 4 -> 5"),
-        ({"data__batch_size": 32}, "data.batch_size 16 -> 32"),
-        ({"training__warmup_steps": 2}, "training.warmup_steps 0 -> 2"),
-    ],
+    ("section", "key", "value"),
+    [("method", "b_kl", 2.0), ("model", "latent_dim", 5), ("data", "batch_size", 32), ("training", "warmup_steps", 2)],
 )
-def test_other_settings_in_the_same_folder_exit_with_2_and_name_the_key(changes, named, straight, tmp_path, capsys):
+def test_other_settings_in_the_same_folder_exit_with_2_and_name_the_key(
+    section, key, value, straight, tmp_path, capsys
+):
     folder = copy_of(straight, tmp_path / "run", last=4)
-    config = digits(training__steps=STEPS, training__log_every_steps=1, checkpoint__every_steps=4, **changes)
-    assert exit_code_of(lambda: train(config, folder)) == 2
+    was = getattr(getattr(CONFIG, section), key)
+    other = dataclasses.replace(getattr(CONFIG, section), **{key: value})
+    assert exit_code_of(lambda: train(dataclasses.replace(CONFIG, **{section: other}), folder)) == 2
     message = capsys.readouterr().err
-    assert named in message and "--workdir" in message
+    assert f"{section}.{key} {was} -> {value}" in message and "--workdir" in message
     assert steps_of(folder) == [4]
 
 
-def test_other_steps_per_dispatch_do_not_lose_the_end_of_a_run(tmp_path):
-    # Dispatches of 5, then of 20 from step 10: either the change is refused, or the run ends at its last step.
-    small = toy(training__steps=10, training__warmup_steps=5, checkpoint__every_steps=10)
-    large = toy(
-        training__steps=20,
-        training__warmup_steps=0,
-        training__steps_per_dispatch=20,
-        training__log_every_steps=20,
-        checkpoint__every_steps=20,
-    )
-    small = dataclasses.replace(small, training=dataclasses.replace(small.training, warmup_steps=0))
-    train(small, tmp_path)
-    assert exit_code_of(lambda: train(large, tmp_path)) == 2 or steps_of(tmp_path)[-1] == 20
+def test_steps_per_dispatch_that_step_over_the_end_are_refused(tmp_path, capsys):
+    # Dispatches of 5 up to step 10, and then of 20 to step 20, which cannot be met.
+    train(toy("vae,tiny", training__steps=10), tmp_path)
+    large = dict(training__steps_per_dispatch=20, training__log_every_steps=20, checkpoint__every_steps=20)
+    assert exit_code_of(lambda: train(toy("vae,tiny", **large), tmp_path)) == 2
+    assert "training.steps_per_dispatch" in capsys.readouterr().err
 
 
-def test_more_steps_go_on_and_fewer_do_not(tmp_path, capsys):
+def test_more_steps_go_on_as_if_they_had_been_asked_for_at_first(tmp_path):
     settings = dict(training__warmup_steps=5, training__log_every_steps=5)
     whole = train(toy("sintrovae,tiny", **settings), tmp_path / "whole")
     train(toy("sintrovae,tiny", training__steps=10, **settings), tmp_path / "run")
@@ -200,9 +198,6 @@ def test_more_steps_go_on_and_fewer_do_not(tmp_path, capsys):
     assert longer.step == whole.step == 20
     assert_bit_equal(longer.params, whole.params)
     assert [record["step"] for record in records(tmp_path / "run")] == [5, 10, 15, 20]
-    assert exit_code_of(lambda: train(toy("sintrovae,tiny", training__steps=15, **settings), tmp_path / "run")) == 2
-    message = capsys.readouterr().err
-    assert "training.steps" in message and "20" in message
 
 
 def test_length_of_an_annealed_run_is_part_of_what_it_computes(straight, tmp_path, capsys):
@@ -264,11 +259,12 @@ def test_every_method_trains_alike_on_one_device_and_on_four(method, tmp_path):
     finished = train(config, tmp_path)
     assert make_mesh(config).size == 4
     on_one = one_step_metrics(config, devices=1)
-    on_four = {name: [record[name] for record in records(tmp_path)] for name in on_one}
+    # A record has no figure for a network whose turn it was not.
+    on_four = {name: [record.get(name, math.nan) for record in records(tmp_path)] for name in on_one}
     assert on_four["skipped"] == [0] * 10
     for name, values in on_four.items():
         # Float32 rounding, which ten steps of Adam make larger.
-        scale = max(1e-3, np.max(np.abs(on_one[name])))
+        scale = max(1e-3, np.nanmax(np.abs(on_one[name])))
         np.testing.assert_allclose(values, on_one[name], rtol=0, atol=2e-4 * scale, err_msg=name)
     # Something was learnt, by both networks, and the average follows behind.
     start = fresh_state(config, make_mesh(config)).params
