@@ -24,7 +24,7 @@ from training_runs import wait_until as wait
 
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import Config
-from asvae_jax.distributed import make_mesh, replicated
+from asvae_jax.distributed import StopRequest, make_mesh, replicated
 from asvae_jax.errors import CheckpointError
 from asvae_jax.evaluation import write_evaluation
 from asvae_jax.run import CHECKPOINTS, Run, load_run, state_template
@@ -125,14 +125,14 @@ def test_stopped_run_saves_exits_with_75_and_goes_on_bit_for_bit(straight, tmp_p
     assert [record["step"] for record in records(tmp_path)] == list(range(1, STEPS + 1))
 
 
-def test_interrupt_from_the_keyboard_is_understood_likewise(tmp_path):
-    config = toy(training__steps=1_000_000, training__log_every_steps=5, checkpoint__every_steps=1_000_000)
-    with started(arguments(config, "tiny", tmp_path)) as process:
-        wait(lambda: len(records(tmp_path)) >= 1, process)
-        process.send_signal(signal.SIGINT)
-        finished = ended(process)
-    assert finished.returncode == 75, finished.stderr
-    assert len(steps_of(tmp_path)) == 1
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_noted_while_training_and_no_longer(number):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.received
+        os.kill(os.getpid(), number)
+        assert stop.received
+    assert signal.getsignal(number) is before
 
 
 def test_finished_run_is_not_trained_again(straight, tmp_path):

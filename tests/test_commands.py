@@ -1,0 +1,363 @@
+"""The command lines: what they write and print, what they refuse and in which words."""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging as absl_logging
+from PIL import Image
+from training_runs import ROOT, digits, run, toy
+
+from asvae_jax import presets
+from asvae_jax.__main__ import main
+from asvae_jax.config import TOY_LIMITS, load_file, resolve
+from asvae_jax.data.images import load_split
+from asvae_jax.experiments import table1
+from asvae_jax.run import Run, load_run, sample_images
+from asvae_jax.train import train
+from asvae_jax.update import init_state, make_steps, make_toy_steps
+
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+METHODS = ("vae", "introvae", "sintrovae", "asintrovae,paper", "asintrovae,released", "wgan_gp")
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were():
+    # A command sets the loggers up for a terminal.
+    logger, verbosity = logging.getLogger("asvae_jax"), absl_logging.get_verbosity()
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+    absl_logging.set_verbosity(verbosity)
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory) -> Run:
+    return train(digits(), tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory) -> Run:
+    return train(toy("vae,tiny"), tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def critic_run(tmp_path_factory) -> Run:
+    return train(digits("wgan_gp,tiny"), tmp_path_factory.mktemp("critic"))
+
+
+def command(capsys, *argv: object) -> str:
+    """What a command that succeeds prints."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in argv]) == 0
+    return capsys.readouterr().out
+
+
+def refusal(capsys, *argv: object) -> str:
+    """The one line of a command that is refused with exit code 2."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in argv]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+# (command, options, name of its file, images across, images down); digits are drawn 8 times as large, 3 pixels apart.
+PICTURES = [
+    ("sample", ["--n", 5], "samples.png", 3, 2),
+    ("reconstruct", ["--n", 4], "reconstructions.png", 4, 2),
+    ("interpolate", ["--n", 2, "--steps", 5], "interpolation.png", 5, 2),
+    ("traverse", ["--dims", 3, "--steps", 5], "traversal.png", 5, 3),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "file", "across", "down"), PICTURES, ids=[row[0] for row in PICTURES])
+def test_pictures_lie_in_the_runs_folder(name, options, file, across, down, image_run, capsys):
+    printed = command(capsys, name, image_run.folder, *options)
+    path = image_run.folder / file
+    number = 5 if name == "sample" else across * down
+    assert printed.splitlines()[-1] == f"wrote {path}: {number} of shape (8, 8, 1)"
+    with Image.open(path) as picture:
+        assert picture.size == (3 + 67 * across, 3 + 67 * down)
+
+
+def npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def test_samples_as_numbers_are_those_of_seed_and_weights(image_run, tmp_path, capsys):
+    out = tmp_path / "samples.npz"
+    arguments = ("sample", image_run.folder, "--n", 7, "--out", out)
+    assert command(capsys, *arguments).splitlines()[-1] == f"wrote {out}: 7 of shape (8, 8, 1)"
+    drawn = npz(out)["images"]
+    assert drawn.shape == (7, 8, 8, 1) and drawn.min() >= 0 and drawn.max() <= 1
+    expected = sample_images(load_run(image_run.folder), jax.random.key(0), 7)
+    np.testing.assert_array_equal(drawn, expected)
+    command(capsys, *arguments, "--seed", 1)
+    assert not np.array_equal(npz(out)["images"], drawn)
+    command(capsys, *arguments, "--weights", "raw")
+    assert not np.array_equal(npz(out)["images"], drawn)
+
+
+def test_reconstructions_stand_below_real_test_images(image_run, tmp_path, capsys):
+    out = tmp_path / "pairs.npz"
+    command(capsys, "reconstruct", image_run.folder, "--n", 6, "--out", out)
+    pairs = npz(out)["images"]
+    test = load_split(image_run.config.data, "test").astype(np.float32) / 255
+    assert pairs.shape == (12, 8, 8, 1)
+    assert all(any(np.array_equal(image, other) for other in test) for image in pairs[:6])
+    assert not any(any(np.array_equal(image, other) for other in test) for image in pairs[6:])
+
+
+def test_traversal_moves_one_dimension_a_row(image_run, tmp_path, capsys):
+    out = tmp_path / "walk.npz"
+    command(capsys, "traverse", image_run.folder, "--dims", 2, "--steps", 3, "--out", out)
+    walk = npz(out)["images"].reshape(2, 3, 64)
+    # Both ends differ, in every row, and no two rows are the same walk.
+    assert np.all(np.abs(walk[:, 0] - walk[:, -1]).max(axis=-1) > 0)
+    assert not np.array_equal(walk[0], walk[1])
+
+
+@pytest.mark.parametrize(("split", "number"), [("test", 359), ("train", 1_438)])
+def test_codes_of_a_split_as_numbers(split, number, image_run, tmp_path, capsys):
+    out = tmp_path / "codes.npz"
+    printed = command(capsys, "encode", image_run.folder, "--split", split, "--out", out)
+    assert printed.splitlines()[-1] == f"wrote {out}: mean and logvar ({number}, 4)"
+    codes = npz(out)
+    assert set(codes) == {"mean", "logvar"}
+    assert all(values.shape == (number, 4) and np.isfinite(values).all() for values in codes.values())
+
+
+def test_evaluation_is_printed_and_kept(image_run, capsys):
+    printed = command(capsys, "evaluate", image_run.folder)
+    kept = json.loads((image_run.folder / "evaluation.json").read_text())
+    assert kept["step"] == 4 and kept["protocol"]["split"] == "test"
+    for weights in ("raw", "ema"):
+        assert set(kept[weights]) == {"psnr", "ssim", "mse"}
+    # PSNR and MSE are means of the same images, and Jensen's inequality orders them.
+    assert kept["raw"]["psnr"] > -10 * np.log10(kept["raw"]["mse"])
+    figures = re.search(r"^mse +(\S+) +(\S+)$", printed, re.MULTILINE).groups()
+    assert [float(figure) for figure in figures] == pytest.approx([kept["raw"]["mse"], kept["ema"]["mse"]], rel=1e-3)
+
+
+def test_points_of_a_toy(toy_run, tmp_path, capsys):
+    out = tmp_path / "points.npz"
+    assert command(capsys, "sample", toy_run.folder, "--n", 30, "--out", out).splitlines()[-1] == (
+        f"wrote {out}: 30 of shape (2,)"
+    )
+    assert npz(out)["images"].shape == (30, 2)
+    command(capsys, "sample", toy_run.folder)
+    with Image.open(toy_run.folder / "samples.png") as picture:
+        assert picture.width > 300 and picture.height > 300
+
+
+@pytest.mark.parametrize("name", ["encode", "reconstruct", "interpolate", "traverse"])
+def test_critic_cannot_do_what_needs_an_encoder(name, critic_run, capsys):
+    assert "wgan_gp has a critic and no encoder" in refusal(capsys, name, critic_run.folder)
+
+
+def test_critics_run_can_be_sampled_and_evaluated(critic_run, capsys):
+    command(capsys, "sample", critic_run.folder, "--n", 4)
+    assert (critic_run.folder / "samples.png").is_file()
+    command(capsys, "evaluate", critic_run.folder)
+    assert json.loads((critic_run.folder / "evaluation.json").read_text())["ema"] == {}
+
+
+@pytest.mark.parametrize(("inside", "step"), [("", 4), ("checkpoints", 4), ("checkpoints/2", 2), ("checkpoints/4", 4)])
+def test_a_run_is_found_by_its_folder_its_checkpoints_or_one_step(inside, step, image_run):
+    found = load_run(image_run.folder / inside)
+    assert (found.step, found.folder, found.config) == (step, image_run.folder, image_run.config)
+
+
+def test_path_that_is_no_run_is_refused(image_run, tmp_path, capsys):
+    assert "is no run: expected a folder with checkpoints/" in refusal(capsys, "sample", tmp_path / "nothing")
+    # One level too deep.
+    assert "is no run" in refusal(capsys, "sample", image_run.folder / "checkpoints" / "4" / "params")
+    (tmp_path / "checkpoints").mkdir()
+    assert "holds no checkpoint yet" in refusal(capsys, "sample", tmp_path)
+
+
+def test_step_that_was_not_kept_is_refused(image_run, capsys):
+    refusal(capsys, "sample", image_run.folder / "checkpoints" / "3")
+
+
+def test_out_in_no_folder_is_refused(image_run, tmp_path, capsys):
+    assert "is no folder" in refusal(capsys, "sample", image_run.folder, "--out", tmp_path / "no" / "samples.png")
+
+
+def test_out_of_no_known_kind_is_refused(image_run, tmp_path, capsys):
+    assert "samples.abc" in refusal(capsys, "sample", image_run.folder, "--out", tmp_path / "samples.abc")
+
+
+def test_more_images_than_there_are_are_no_traceback(image_run, tmp_path, capsys):
+    out = tmp_path / "images.npz"
+    command(capsys, "reconstruct", image_run.folder, "--n", 1_000, "--out", out)
+    assert len(npz(out)["images"]) == 2 * 359
+    # 359 images are 179 pairs.
+    code = main(["interpolate", str(image_run.folder), "--n", "200", "--steps", "2", "--out", str(out)])
+    assert code == 2 or len(npz(out)["images"]) == 2 * 179
+
+
+@pytest.mark.parametrize("argv", [["sample"], ["no-such-command"], ["sample", "run", "--n", "0"], []])
+def test_wrong_command_lines_exit_with_2(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_help_of_the_commands_begins_with_examples(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    examples = [line for line in text.splitlines() if line.strip().startswith("python -m asvae_jax ")]
+    assert len(examples) >= 8 and text.index(examples[0]) < text.index("COMMAND")
+
+
+def test_help_of_the_trainer_begins_with_examples_and_names_the_exit_codes():
+    finished = run(["-m", "asvae_jax.main", "--help"])
+    assert finished.returncode == 0
+    lines = finished.stdout.splitlines()
+    assert lines[2].startswith("  python -m asvae_jax.main --config=")
+    assert "75" in finished.stdout and "--workdir" in finished.stdout
+
+
+DIGITS = f"--config={ROOT}/configs/digits.py"
+# (command line, what its one line says)
+MISTAKES = {
+    "key": ([f"{DIGITS}:tiny", "--config.trainin.steps=5"], "'training'"),
+    "key of a section": ([f"{DIGITS}:tiny", "--config.training.step=5"], "'steps'"),
+    "key of another method": ([f"{DIGITS}:vae,tiny", "--config.method.b_neg=5"], "method 'vae'"),
+    "value": ([f"{DIGITS}:tiny", "--config.training.steps=many"], "many"),
+    "word for a value": ([f"{DIGITS}:tiny", "--config.model.norm=bach"], "'batch'"),
+    "value out of range": ([f"{DIGITS}:tiny", "--config.training.steps=-4"], "training.steps must be positive"),
+    "word": ([f"{DIGITS}:sintrove,tiny"], "'sintrovae'"),
+    "words": ([f"{DIGITS}:vae,introvae"], "vae and introvae exclude each other"),
+    "file": ([f"--config={ROOT}/configs/digit.py"], "no config file"),
+    "flag": ([f"{DIGITS}:tiny", "--worldir=x"], "workdir"),
+    "mode": ([f"{DIGITS}:tiny", "--mode=trian"], "train"),
+    "argument": ([f"{DIGITS}:tiny", "workdir=x"], "'workdir=x' is not understood"),
+    "no config": ([], "--config is needed"),
+    "no workdir": ([f"{DIGITS}:tiny"], "--workdir is needed"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_one_line_before_data_or_devices_are_touched(mistake, tmp_path):
+    arguments, said = MISTAKES[mistake]
+    if mistake != "no workdir":
+        arguments = [*arguments, f"--workdir={tmp_path}/run"]
+    (tmp_path / "file").write_text("")
+    # Neither a device nor a data folder could be had, were they asked for.
+    nothing = {"JAX_PLATFORMS": "no_such_platform", "TFDS_DATA_DIR": f"{tmp_path}/file/data"}
+    finished = run(["-m", "asvae_jax.main", *arguments], env=nothing)
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
+    assert said in finished.stderr
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_flag_and_value_may_be_two_words(tmp_path):
+    finished = run(["-m", "asvae_jax.main", "--config", f"{ROOT}/configs/8gaussians.py:vae,tiny", "--workdir",
+                    str(tmp_path / "run"), "--dry-run"])  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert "would start afresh" in finished.stdout
+
+
+def test_batch_that_does_not_divide_by_the_devices_is_refused(tmp_path):
+    finished = run(
+        ["-m", "asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run", "--config.data.batch_size=6"]
+    )
+    assert finished.returncode == 2
+    assert "data.batch_size=6 does not divide by the 4 devices" in finished.stderr
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("file", FILES)
+def test_every_config_file_builds_and_traces_a_step_of_every_method(file, method):
+    config = resolve(load_file(f"{ROOT}/configs/{file}.py:{method}"))
+    assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+    state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+    if config.is_toy:
+        after, metrics = jax.eval_shape(lambda state: make_toy_steps(config)(state, 2), state)
+    else:
+        images = jax.ShapeDtypeStruct((2, config.data.batch_size, *config.example_shape), jnp.float32)
+        after, metrics = jax.eval_shape(make_steps(config), state, images)
+    # A step gives back what it takes, and a figure for each step.
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert all((metric.shape, metric.dtype) == ((2,), jnp.float32) for metric in metrics.values())
+
+
+def test_config_files_are_those_of_all_data_sets():
+    assert set(FILES) == {*TOY_LIMITS, "digits", "mnist5k"}
+
+
+def test_benchmark_prints_its_figures_as_json():
+    finished = run(["-m", "asvae_jax", "benchmark", f"--config={ROOT}/configs/8gaussians.py:vae,tiny"])
+    assert finished.returncode == 0, finished.stderr
+    figures = json.loads(finished.stdout.splitlines()[-1])
+    assert resolve(figures["config"]) == toy("vae,tiny")
+    assert figures["device"].startswith("4 x ")
+    assert 0 < figures["step_seconds_p10"] <= figures["step_seconds_median"] <= figures["step_seconds_p90"]
+    assert figures["images_per_second"] == pytest.approx(32 / figures["step_seconds_median"])
+    assert figures["flop_per_step"] > 0 and figures["argument_bytes"] > 0
+
+
+@pytest.fixture
+def tiny_table(monkeypatch):
+    """The table's own presets, with the word `tiny` added to each, and larger chunks for its evaluation."""
+    preset = presets.toys
+
+    def tiny(variant: str, **settings):
+        config = preset(f"{variant},tiny", **settings)
+        config.evaluation.samples = 5_000
+        return config
+
+    monkeypatch.setattr(presets, "toys", tiny)
+
+
+def test_table_trains_what_is_missing_and_nothing_else(tiny_table, tmp_path, monkeypatch):
+    monkeypatch.setattr(table1, "VARIANTS", ("vae", "asintrovae,released"))
+    settings = table1.Settings(steps=20, batch_size=32, seed=0, combinations=("c1",))
+    workdir, out = tmp_path / "runs", tmp_path / "out"
+    text = table1.make(settings, workdir=workdir, out=out)
+    cells = json.loads((out / "table1.json").read_text())
+    assert [cell["variant"] for cell in cells] == ["vae", "asintrovae,released"]
+    assert all(cell["steps"] == 20 and cell["batch_size"] == 32 for cell in cells)
+    assert (out / "table1.md").read_text() == text
+    # The paper's own figures stand beside ours.
+    assert "(220.2)" in text and "(3.4)" in text and text.count("| C1 |") == 4
+
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    assert table1.make(settings, workdir=workdir, out=out) == text
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+    # A cell that was stopped between training and measuring goes on from its run.
+    [folder] = workdir.glob("c1-vae-*")
+    measures = json.loads((folder / "cell.json").read_text())["measures"]
+    (folder / "cell.json").unlink()
+    table1.make(settings, workdir=workdir, out=out)
+    assert json.loads((folder / "cell.json").read_text())["measures"] == measures
+    assert {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*")} == {
+        path: time
+        for path, time in before.items()
+        if path.is_relative_to(folder / "checkpoints") and path != folder / "checkpoints"
+    }
+
+
+def test_table_of_another_length_has_other_runs(tiny_table):
+    short = table1.Settings(steps=20, batch_size=32, seed=0, combinations=("c1",))
+    config = resolve(table1.cell_config(short, "asintrovae,paper", "c2"))
+    assert (config.method.b_kl, config.method.b_rec, config.method.b_neg) == presets.TABLE1_BETAS["c2"]
+    assert (config.training.steps, config.data.batch_size, config.seed) == (20, 32, 0)
+    assert dataclasses.asdict(config.ema) == presets.published_ema(32)
