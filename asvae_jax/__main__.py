@@ -131,7 +131,7 @@ def _traverse(arguments: argparse.Namespace) -> None:
     from asvae_jax.run import decode, encode, load_run
 
     run = load_run(arguments.run)
-    examples = _chosen_examples(run, 256, arguments.seed)
+    examples = _chosen_examples(run, 100, arguments.seed)
     means = encode(run, examples, weights=arguments.weights).mean
     dims = np.argsort(-means.var(axis=0))[: arguments.dims]
     z = np.broadcast_to(means[0], (len(dims), arguments.steps, means.shape[1])).copy()
@@ -177,6 +177,8 @@ def _chosen_examples(run, n: int, seed: int) -> np.ndarray:
     from asvae_jax.evaluation import real_examples
 
     examples = real_examples(run)
+    if n > len(examples):
+        raise ConfigError(f"{run.config.data.name} has {len(examples)} test examples, {n} were asked for; lower --n.")
     return examples[np.random.default_rng(seed).permutation(len(examples))[:n]]
 
 
@@ -198,6 +200,8 @@ def _write_images(arguments: argparse.Namespace, run, images: np.ndarray, column
 
 def _out(arguments: argparse.Namespace, run) -> Path:
     path = arguments.out or run.folder / arguments.default_out
+    if path.suffix not in (".png", ".npz"):
+        raise ConfigError(f"{path.name} must end in .png or .npz.")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder; make it first, or give another --out.")
     return path

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from asvae_jax.config import Checkpoint, Config
 from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError
@@ -83,12 +84,13 @@ class CheckpointStore:
             "digests": {name: digest(item) for name, item in items.items()},
         }
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        with _storage_errors(self.folder):
-            saved = self._manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
-        if not saved:
+        if step <= max(self.steps(), default=-1):
             raise StorageError(
                 f"Step {step} was not saved: {self.folder} already holds steps {self.steps()}. Use a new --workdir."
             )
+        with _storage_errors(self.folder):
+            # Forced: when to save is the loop's decision, and Orbax's own would poll for preemption in between.
+            self._manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)), force=True)
         self._empty_trash()
 
     def wait(self) -> None:
@@ -158,6 +160,8 @@ class CheckpointStore:
         """Makes one kind of error of the many that Orbax raises for damage."""
         try:
             yield
+        except (MemoryError, PermissionError):
+            raise  # this machine's trouble, not the checkpoint's
         except Exception as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line}.") from error
@@ -170,11 +174,16 @@ class CheckpointStore:
                 target = self.folder / f"damaged-{later}"
                 shutil.rmtree(target, ignore_errors=True)
                 (self.folder / str(later)).rename(target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("set aside")
         self._manager.reload()
 
-    def stop_requested(self, step: int) -> bool:
-        """In a job of several processes: whether the scheduler has asked to stop, with the same answer in each."""
-        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+    def stop_requested(self, turn: int) -> bool:
+        """In a job of several processes: whether the scheduler has asked to stop, with the same answer in each.
+
+        `turn` counts the calls: JAX agrees on one of them, and a counter that passes it over would never be told.
+        """
+        return jax.process_count() > 1 and self._manager.reached_preemption(turn)
 
     def __enter__(self) -> "CheckpointStore":
         return self

@@ -17,8 +17,6 @@ from typing import Any, Literal, NoReturn
 
 from ml_collections import ConfigDict
 
-MethodName = Literal["vae", "introvae", "sintrovae", "asintrovae", "wgan_gp"]
-
 
 class ConfigError(ValueError):
     """A request that cannot be carried out; the command line turns it into exit code 2."""

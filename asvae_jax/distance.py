@@ -122,6 +122,7 @@ def as_distance(
             "The U statistic leaves out i = j and needs at least two codes in each batch; use statistic='V'."
         )
     p, q = in_full_precision(p), in_full_precision(q)
+    chex.assert_rank([p.mean, p.logvar, q.mean, q.logvar], 2)
     chex.assert_equal_shape_suffix([p.mean, p.logvar, q.mean, q.logvar], 1)
     if squash:
         p, q = squash_codes(p), squash_codes(q)

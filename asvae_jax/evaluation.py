@@ -14,9 +14,12 @@ from flax import struct
 from asvae_jax.config import TOY_LIMITS, ImageData, ToyEvaluation, WganGp
 from asvae_jax.data import toys
 from asvae_jax.data.images import load_split, padded_batches
+from asvae_jax.distributed import is_main_process
 from asvae_jax.figures import image_sheet, points_sheet
+from asvae_jax.gaussians import kl_to_standard_normal
+from asvae_jax.losses import reconstruction_error
 from asvae_jax.metrics import density2d, reconstruction
-from asvae_jax.run import WEIGHTS, Run, Weights, encode, reconstruct, sample_images
+from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, reconstruct, sample_images
 
 # Fixed, so that a run is judged, and its pictures drawn, from the same latents and the same real points each time.
 _SAMPLE_SEED, _REAL_SEED = 1, 2
@@ -41,7 +44,8 @@ def write_evaluation(run: Run) -> tuple[Path, dict[str, Any]]:
     """`evaluate`, kept as JSON in the run's folder."""
     result = evaluate(run)
     path = run.folder / EVALUATION_FILE
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    if is_main_process():
+        path.write_text(json.dumps(result, indent=2) + "\n")
     return path, result
 
 
@@ -109,9 +113,11 @@ def _gn_elbo(run: Run, weights: Weights) -> float:
     data = np.asarray(toys.draw(name, jax.random.key(_REAL_SEED), _GN_ELBO_POINTS))
 
     def scores(points: np.ndarray) -> np.ndarray:
-        mean, logvar = encode(run, points, weights=weights)
-        kl = 0.5 * np.sum(np.square(mean) + np.expm1(logvar) - logvar, axis=-1)
-        return kl + np.sum(np.square(points - reconstruct(run, points, weights=weights)), axis=-1)
+        codes = encode(run, points, weights=weights)
+        decoded = decode(run, codes.mean, weights=weights, posterior=True)
+        return np.asarray(
+            kl_to_standard_normal(codes) + reconstruction_error(jnp.asarray(points), jnp.asarray(decoded))
+        )
 
     return density2d.gn_elbo(scores(data), scores(grid))
 

@@ -39,6 +39,6 @@ def warnings(metrics: Mapping[str, float]) -> dict[str, str]:
     return found
 
 
-def first_not_finite(metrics: Mapping[str, float]) -> str | None:
-    """The first metric, in the order of computation, that is not finite."""
-    return next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+def not_finite(metrics: Mapping[str, float]) -> list[str]:
+    """Names of the metrics that are not finite."""
+    return [name for name, value in metrics.items() if not math.isfinite(value)]

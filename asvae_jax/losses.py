@@ -29,7 +29,7 @@ def reconstruction_error(images: jax.Array, reconstructions: jax.Array) -> jax.A
     """
     chex.assert_equal_shape([images, reconstructions])
     dtype = jnp.promote_types(jnp.result_type(images, reconstructions), jnp.float32)
-    difference = images.astype(dtype) - reconstructions.astype(dtype)
+    difference = jnp.asarray(images, dtype) - jnp.asarray(reconstructions, dtype)
     return jnp.sum(jnp.square(difference), axis=tuple(range(1, images.ndim)))
 
 

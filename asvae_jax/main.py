@@ -46,19 +46,25 @@ def _run() -> None:
     config = resolve(_CONFIG.value)
     log_to_terminal()
     distributed.setup(_DISTRIBUTED.value)
-    _keep_compiled_programs()
     if _MODE.value == "benchmark":
         print(benchmark.table(benchmark.benchmark(config)))
         return
+    _keep_compiled_programs()
     if _WORKDIR.value is None:
         raise ConfigError("--workdir is needed; --help shows examples.")
     workdir = Path(_WORKDIR.value).expanduser().absolute()
     if _DRY_RUN.value:
         print(dry_run(config, workdir))
         return
-    run = train(config, workdir, profile=_PROFILE.value) if _MODE.value == "train" else load_run(workdir)
+    if _MODE.value == "train":
+        run = train(config, workdir, profile=_PROFILE.value)
+    elif (run := load_run(workdir)).config != config:
+        raise ConfigError(
+            f"{workdir} was trained with other settings; a run is evaluated with its own: python -m asvae_jax evaluate."
+        )
+    # Every process evaluates, since the weights lie on the devices of all; one of them writes.
+    path, result = write_evaluation(run)
     if distributed.is_main_process():
-        path, result = write_evaluation(run)
         print(table(result))
         print(f"wrote {path}")
         if _MODE.value == "train":
@@ -75,7 +81,9 @@ def _parse(argv: list[str]) -> list[str]:
 
     def parse() -> None:
         # config_flags would answer a mistake in the file or in a key with a traceback.
-        configs = [value for name, value in map(_split_flag, argv) if name == "config"]
+        following = [*argv[1:], ""]
+        split = [(name, value or after) for (name, value), after in zip(map(_split_flag, argv), following, strict=True)]
+        configs = [value for name, value in split if name == "config"]
         for argument in configs[-1:]:
             overrides = [
                 name.removeprefix("config.") for name, _ in map(_split_flag, argv) if name.startswith("config.")

@@ -29,6 +29,8 @@ def log_to_terminal() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("asvae_jax")
+    if logger.handlers:
+        return
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     logger.propagate = False

@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 # (state, first step) -> (state, metrics [n]); one compiled call
 Dispatch = Callable[[TrainState, int], tuple[TrainState, Metrics]]
 
-# Settings that may differ when a run goes on: they change how closely it is watched, not what it computes.
-_MAY_CHANGE = ("training.log_every_steps", "training.max_skipped_steps", "checkpoint", "evaluation", "data.data_dir")
+# Settings that may differ when a run goes on: they change how closely it is watched, not what it computes or reports.
+_MAY_CHANGE = ("training.log_every_steps", "training.max_skipped_steps", "checkpoint", "data.data_dir")
 # The figures of the progress line, in this order, where a method has them.
 _PROGRESS = ("encoder/loss", "decoder/loss", "err_real", "kl_real", "kl_rec", "kl_fake", "as_distance")
 
@@ -64,6 +64,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
         store = closing.enter_context(CheckpointStore(workdir / CHECKPOINTS, config.checkpoint))
         state, statistics = _restore(config, store, mesh) or (fresh_state(config, mesh), {})
         step = first_step = int(state.step)
+        if step > config.training.steps:
+            raise ConfigError(f"{workdir} is at step {step:,} already, past training.steps={config.training.steps:,}.")
         workdir.mkdir(parents=True, exist_ok=True)
         _describe(config, workdir, state, mesh)
         writers = closing.enter_context(contextlib.closing(_make_writers(workdir, first_step)))
@@ -85,7 +87,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
                 progress.report(step, writers)
                 profiling.interval_done()
 
-            stopping = stop.received or store.stop_requested(step)
+            stopping = stop.received or store.stop_requested(step // per_dispatch)
             if step % config.checkpoint.every_steps == 0 or last or stopping:
                 batches = data.calibration_batches()
                 statistics = {"raw": calibrate(state.params, batches), "ema": calibrate(state.ema, batches)}
@@ -118,7 +120,7 @@ def dry_run(config: Config, workdir: Path) -> str:
     state = jax.eval_shape(lambda: update.init_state(config, jax.random.key(0)))
     compiled = data.lower_steps(config).compile()
     memory, training = program_memory(compiled), config.training
-    stored = _stored_steps(workdir)
+    stored = _stored_steps(config, workdir)
     counts = {name: parameter_overview.count_parameters(state.params[name]) for name in state.params}
     lines = [
         f"data        {config.data.name}: {data.size}, batches of {config.data.batch_size}",
@@ -132,11 +134,13 @@ def dry_run(config: Config, workdir: Path) -> str:
     return "\n".join(lines)
 
 
-def _stored_steps(workdir: Path) -> list[int]:
+def _stored_steps(config: Config, workdir: Path) -> list[int]:
     if not (workdir / CHECKPOINTS).is_dir():
         return []
     with CheckpointStore(workdir / CHECKPOINTS) as store:
-        return store.steps()
+        steps = store.steps()
+        _check_same_run(config, store, steps)
+        return steps
 
 
 def program_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
@@ -181,14 +185,14 @@ class TrainingData:
     def _program(self, config: Config) -> jax.stages.Wrapped:
         whole = replicated(self._mesh)
         if config.is_toy:
-            toy_steps = update.make_toy_steps(config)
+            toy_steps = update.make_toy_steps(config, over_batch(self._mesh))
             return jax.jit(
                 lambda state: toy_steps(state, config.training.steps_per_dispatch),
                 donate_argnums=0,
                 in_shardings=(whole,),
                 out_shardings=whole,
             )
-        image_steps = update.make_steps(config)
+        image_steps = update.make_steps(config, over_batch(self._mesh))
         return jax.jit(
             lambda state, images: image_steps(state, _to_float(images)),
             donate_argnums=0,
@@ -251,7 +255,7 @@ class Progress:
         for name in warnings.keys() - self._warned:
             _log.warning("%s", warnings[name])
         self._warned = set(warnings)
-        self._judge(step, steps, series, skipped)
+        self._judge(step, series, skipped)
         self._since = time.perf_counter()
 
     def _print(self, step: int, means: dict[str, float], images_per_second: float) -> None:
@@ -269,14 +273,14 @@ class Progress:
             figures,
         )
 
-    def _judge(self, step: int, steps: int, series: dict[str, np.ndarray], skipped: np.ndarray) -> None:
+    def _judge(self, step: int, series: dict[str, np.ndarray], skipped: np.ndarray) -> None:
         for refused in skipped:
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if refused else 0
             if self._skipped_in_a_row >= self._config.training.max_skipped_steps:
-                first = health.first_not_finite({name: values[np.argmax(skipped)] for name, values in series.items()})
+                names = health.not_finite({name: values[np.argmax(skipped)] for name, values in series.items()})
                 raise NotFiniteError(
                     f"{self._skipped_in_a_row} steps in a row were refused up to step {step:,}; "
-                    f"the first figure that was not finite is {first}. The weights are those of the last good step, "
+                    f"not finite: {', '.join(names)}. The weights are those of the last good step, "
                     "and checkpoints are intact. Lower optimizer.learning_rate or set optimizer.clip_norm, "
                     "and train in a new --workdir."
                 )
@@ -341,7 +345,7 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
         differences = [
             f"{path} {was!r} -> {now!r}"
             for path, was, now in _differences(stored.to_dict(), config.to_dict())
-            if not path.startswith(may_change)
+            if not _is_one_of(path, may_change)
         ]
         if differences:
             raise ConfigError(
@@ -349,6 +353,10 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
                 "choose a new --workdir."
             )
         return
+
+
+def _is_one_of(path: str, settings: tuple[str, ...]) -> bool:
+    return any(path == setting or path.startswith(f"{setting}.") for setting in settings)
 
 
 def _annealed(config: Config) -> bool:

@@ -86,7 +86,7 @@ def make_update(config: Config | ConfigDict) -> Update:
       NaN for the figures of a WGAN-GP generator at the steps at which it rests.
     """
     config = resolve(config)
-    method, optimizer = make_method(config), _make_optimizer(config)
+    method = make_method(config)
 
     def both_networks(state: TrainState, images: jax.Array, noise: StepNoise):
         def loss(params):
@@ -94,7 +94,7 @@ def make_update(config: Config | ConfigDict) -> Update:
             return phase.loss, phase
 
         gradients, phase = jax.grad(loss, has_aux=True)(state.params)
-        moved = {name: _move(optimizer, gradients[name], state, name) for name in state.params}
+        moved = {name: _move(config, gradients[name], state, name) for name in state.params}
         return moved, gradients, {"encoder/loss": phase.loss, **phase.metrics}
 
     def in_turns(decoder_objective: DecoderLoss, state: TrainState, images: jax.Array, noise: StepNoise):
@@ -105,7 +105,7 @@ def make_update(config: Config | ConfigDict) -> Update:
             return phase.loss, phase
 
         encoder_gradient, phase = jax.grad(encoder_loss, has_aux=True)(encoder)
-        moved = {"encoder": _move(optimizer, encoder_gradient, state, "encoder")}
+        moved = {"encoder": _move(config, encoder_gradient, state, "encoder")}
 
         # From here on the encoder is the updated one.
         def decoder_gradient_and_loss():
@@ -117,13 +117,13 @@ def make_update(config: Config | ConfigDict) -> Update:
 
         if method.decoder_every == 1:
             decoder_gradient, terms = decoder_gradient_and_loss()
-            moved["decoder"] = _move(optimizer, decoder_gradient, state, "decoder")
+            moved["decoder"] = _move(config, decoder_gradient, state, "decoder")
         else:
             its_turn = (state.step + 1) % method.decoder_every == 0
             nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(decoder_gradient_and_loss))
             decoder_gradient, terms = jax.lax.cond(its_turn, decoder_gradient_and_loss, lambda: nothing)
             stayed = (decoder, state.opt_state["decoder"])
-            moved["decoder"] = _where(its_turn, _move(optimizer, decoder_gradient, state, "decoder"), stayed)
+            moved["decoder"] = _where(its_turn, _move(config, decoder_gradient, state, "decoder"), stayed)
         gradients = {"encoder": encoder_gradient, "decoder": decoder_gradient}
         return moved, gradients, {"encoder/loss": phase.loss, **terms, **phase.metrics}
 
@@ -134,7 +134,7 @@ def make_update(config: Config | ConfigDict) -> Update:
         moved, gradients, metrics = step(state, images, noise)
         metrics |= {f"{name}/gradient_norm": optax.tree.norm(gradients[name]) for name in gradients}
         finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
-        metrics |= {"skipped": 1.0 - finite, **_silent_while_resting(method, state.step, metrics)}
+        metrics |= {"skipped": 1.0 - finite, **_silent_while_resting(method, state.step, finite, metrics)}
         params = {name: moved[name][0] for name in state.params}
         new = TrainState(
             step=state.step,
@@ -148,14 +148,17 @@ def make_update(config: Config | ConfigDict) -> Update:
     return update
 
 
-def make_steps(config: Config | ConfigDict):
-    """Several steps in one program: (state, images [n, B, ...]) -> (state, metrics, each [n])."""
+def make_steps(config: Config | ConfigDict, batch_sharding: jax.sharding.Sharding | None = None):
+    """Several steps in one program: (state, images [n, B, ...]) -> (state, metrics, each [n]).
+
+    `batch_sharding` spreads what is drawn for a batch over devices.
+    """
     config = resolve(config)
     update = make_update(config)
 
     def one(state: TrainState, images: jax.Array):
         noise = draw_noise(state.key, state.step, images.shape[0], config.model.latent_dim)
-        return update(state, images, noise)
+        return update(state, images, _spread(noise, batch_sharding))
 
     def steps(state: TrainState, images: jax.Array):
         if images.shape[0] > 1:
@@ -167,7 +170,7 @@ def make_steps(config: Config | ConfigDict):
     return steps
 
 
-def make_toy_steps(config: Config | ConfigDict):
+def make_toy_steps(config: Config | ConfigDict, batch_sharding: jax.sharding.Sharding | None = None):
     """`make_steps` for a toy, whose points are drawn within the step: (state, n) -> (state, metrics, each [n]); n is
     static."""
     config = resolve(config)
@@ -176,32 +179,45 @@ def make_toy_steps(config: Config | ConfigDict):
 
     def one(state: TrainState, _):
         points = toys.training_batch(config.data.name, state.key, state.step, batch_size)
-        return update(state, points, draw_noise(state.key, state.step, batch_size, config.model.latent_dim))
+        noise = draw_noise(state.key, state.step, batch_size, config.model.latent_dim)
+        return update(state, _spread(points, batch_sharding), _spread(noise, batch_sharding))
 
     return lambda state, n: jax.lax.scan(one, state, length=n)
 
 
-def _silent_while_resting(method: Method, step: jax.Array, metrics: Metrics) -> Metrics:
-    """The decoder's figures, NaN at the steps at which it does not move: there its zeros are no measurement."""
+def _spread(drawn: Any, batch_sharding: jax.sharding.Sharding | None) -> Any:
+    return drawn if batch_sharding is None else jax.lax.with_sharding_constraint(drawn, batch_sharding)
+
+
+def _silent_while_resting(method: Method, step: jax.Array, finite: jax.Array, metrics: Metrics) -> Metrics:
+    """The decoder's figures, NaN at the (good) steps at which it does not move: there its zeros are no measurement."""
     if method.decoder_every == 1:
         return {}
-    moves = (step + 1) % method.decoder_every == 0
-    return {name: jnp.where(moves, value, jnp.nan) for name, value in metrics.items() if name.startswith("decoder/")}
+    resting = finite & ((step + 1) % method.decoder_every != 0)
+    return {name: jnp.where(resting, jnp.nan, value) for name, value in metrics.items() if name.startswith("decoder/")}
 
 
 def _make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam's direction; `_move` takes the learning rate from the run's own count of steps."""
     setting = config.optimizer
-    rate = optax.piecewise_constant_schedule(
-        setting.learning_rate, dict.fromkeys(setting.milestone_steps, setting.milestone_factor)
-    )
-    adam = optax.adam(rate, b1=setting.b1, b2=setting.b2)
-    return optax.chain(optax.clip_by_global_norm(setting.clip_norm), adam) if setting.clip_norm else adam
+    clip = [optax.clip_by_global_norm(setting.clip_norm)] if setting.clip_norm else []
+    return optax.chain(*clip, optax.scale_by_adam(b1=setting.b1, b2=setting.b2))
 
 
-def _move(optimizer: optax.GradientTransformation, gradient: Any, state: TrainState, name: str) -> tuple[Any, Any]:
-    """(parameters, optimiser state) of one network after its update."""
-    change, opt_state = optimizer.update(gradient, state.opt_state[name], state.params[name])
-    return optax.apply_updates(state.params[name], change), opt_state
+def _learning_rate(config: Config, step: jax.Array) -> jax.Array:
+    setting = config.optimizer
+    milestones = dict.fromkeys(setting.milestone_steps, setting.milestone_factor)
+    return optax.piecewise_constant_schedule(setting.learning_rate, milestones)(step)
+
+
+def _move(config: Config, gradient: Any, state: TrainState, name: str) -> tuple[Any, Any]:
+    """(parameters, optimiser state) of one network after its update.
+
+    The rate follows `state.step`, not the network's own updates, of which a WGAN-GP generator has fewer.
+    """
+    direction, opt_state = _make_optimizer(config).update(gradient, state.opt_state[name], state.params[name])
+    rate = _learning_rate(config, state.step)
+    return optax.apply_updates(state.params[name], jax.tree.map(lambda d: -rate * d, direction)), opt_state
 
 
 def _averaged(config: Config, state: TrainState, params: dict[str, Any], batch_size: int) -> dict[str, Any]:

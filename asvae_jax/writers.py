@@ -26,10 +26,13 @@ class JsonLinesWriter:
     """Scalars as one JSON object a line. What a killed run wrote after the step that it resumes from is dropped."""
 
     def __init__(self, path: Path, first_step: int):
-        kept = []
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= first_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= first_step]
+        if kept != lines:
+            # In one move, so that a full disk or a kill costs no line that was to be kept.
+            fresh = path.with_suffix(".tmp")
+            fresh.write_text("".join(line + "\n" for line in kept))
+            fresh.replace(path)
         self._file = path.open("a")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -49,7 +52,7 @@ class JsonLinesWriter:
 
 
 class TensorBoardWriter:
-    """Event files that TensorBoard reads; what an earlier process logged after `first_step` is marked as void."""
+    """Event files that TensorBoard reads; what an earlier process logged after `first_step` is void."""
 
     def __init__(self, folder: Path, first_step: int):
         # Imported here, since it takes half a second that a sampling command need not pay.
@@ -68,7 +71,7 @@ class TensorBoardWriter:
         }
         self._writer = EventFileWriter(str(folder))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
+        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=first_step + 1, session_log=start))
 
     def _write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         summaries = [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from asvae_jax.health import first_not_finite, warnings
+from asvae_jax.health import not_finite, warnings
 
 HEALTHY = {
     "skipped": 0.0,
@@ -56,8 +56,6 @@ def test_several_troubles_are_all_named():
     assert set(found) == {"skipped", "saturated", "active_units"}
 
 
-def test_first_figure_that_is_not_finite_is_named_in_the_order_given():
-    assert first_not_finite({"a": 1.0, "b": math.nan, "c": math.inf}) == "b"
-    assert first_not_finite({"a": -math.inf, "b": math.nan}) == "a"
-    assert first_not_finite({"a": 1.0, "b": 0.0}) is None
-    assert first_not_finite({}) is None
+def test_figures_that_are_not_finite_are_named():
+    assert not_finite({"a": 1.0, "b": math.nan, "c": math.inf, "d": -math.inf}) == ["b", "c", "d"]
+    assert not_finite({"a": 1.0, "b": 0.0}) == []

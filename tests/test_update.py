@@ -343,3 +343,15 @@ def test_a_step_computes_every_shared_pass_once(name, gamma_r, encoders, decoder
     config, shapes = full_size(name, gamma_r=gamma_r)
     e, d = forward_flops
     assert flops(make_update(config), *shapes) == pytest.approx(encoders * e + decoders * d, rel=0.03)
+
+
+def test_a_resting_generator_meets_its_milestone_at_the_step_of_the_run():
+    # The generator moves for the first time at step 4, behind the milestone; Adam's first move is the rate itself.
+    config = toy_config("wgan_gp", optimizer__milestone_steps=(3,))
+    state, images, noise = toy_inputs(config)
+    new, _ = jax.jit(make_update(config))(state._replace(step=jnp.asarray(4, jnp.int32)), images, noise)
+    moves = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), new.params, state.params)
+    furthest = {name: max(map(float, jax.tree.leaves(moves[name]))) for name in moves}
+    expected = config.optimizer.learning_rate * config.optimizer.milestone_factor
+    assert furthest["decoder"] == pytest.approx(expected, rel=1e-2)
+    assert furthest["encoder"] == pytest.approx(expected, rel=1e-2)

@@ -39,10 +39,11 @@ def _prepared_builder(data: ImageData):
         _log.info("Preparing %s under %s", data.name, builder.data_path)
         try:
             builder.download_and_prepare()
-        except FileExistsError:
-            # Another process was faster; what it prepared is the same.
-            builder = BUILDERS[data.name](data_dir=Path(data.data_dir).expanduser(), file_format="array_record")
         except OSError as error:
+            # Another process may have been faster; what it prepared is the same.
+            builder = BUILDERS[data.name](data_dir=Path(data.data_dir).expanduser(), file_format="array_record")
+            if builder.is_prepared():
+                return builder
             raise DataError(f"{data.name} cannot be prepared under {data.data_dir}: {error}.") from error
     return builder
 

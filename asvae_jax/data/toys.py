@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Keeps the data's random stream apart from the step noise, which folds small numbers into the same key.
+# Names the data's random stream within the run's key: the step noise splits the key it folds, the data fold again.
 _DATA_STREAM = 0x2D70
 
 
