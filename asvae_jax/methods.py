@@ -6,6 +6,7 @@ method is a pair of pure functions over them. In the encoder phase the decoder's
 decoder phase the updated encoder's.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -67,11 +68,21 @@ class Method(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """Codes and images of the three streams, and the squared error of each against the decoding of a sample of its
-    code [B]."""
+    """The encoder phase: codes [B, Z] of the three streams, and the squared error [B] of each stream's images against
+    the decoding of a sample of their code."""
 
     z: jax.Array
     q_real: Gaussian
+    q_rec: Gaussian
+    q_fake: Gaussian
+    err_real: jax.Array
+    err_rec: jax.Array
+    err_fake: jax.Array
+
+
+class DecoderStreams(NamedTuple):
+    """The decoder phase: the same, without the codes of real images, which it does not judge."""
+
     q_rec: Gaussian
     q_fake: Gaussian
     err_real: jax.Array
@@ -103,7 +114,7 @@ def encoder_streams(
 
 def decoder_streams(
     networks: Networks, encoder: Params, decoder: Params, images: jax.Array, z: jax.Array, noise: StepNoise
-) -> Streams:
+) -> DecoderStreams:
     """The streams as the decoder phase sees them. rec and fake equal those of the encoder phase, and the compiler
     computes them once."""
     # The decoder is to decode the codes it is given, not to move them.
@@ -113,9 +124,7 @@ def decoder_streams(
     # Re-decodings train the decoder alone: their codes and their targets are constants.
     z_rec = stop_gradient(sample(q_rec, noise.eps_rec_decoder))
     z_fake = stop_gradient(sample(q_fake, noise.eps_fake_decoder))
-    return Streams(
-        z=z,
-        q_real=networks.encode(encoder, images),
+    return DecoderStreams(
         q_rec=q_rec,
         q_fake=q_fake,
         err_real=reconstruction_error(images, rec),
@@ -149,11 +158,8 @@ def _code_health(config: Config, codes: list[Gaussian]) -> Metrics:
 
 def _saturation(setting: SIntroVae | AsIntroVae, err: jax.Array, divergence: jax.Array) -> Metrics:
     """Mean exponent of the soft exponential, and the share of examples that it no longer moves."""
-    values = losses.soft_exp_elbo(
-        err, divergence, b_rec=setting.b_rec, b_neg=setting.b_neg, scale=setting.scale, alpha=setting.alpha
-    )
     exponent = -setting.alpha * setting.scale * (setting.b_rec * err + setting.b_neg * divergence)
-    return {"exponent_fake": jnp.mean(exponent), "saturated": jnp.mean(values < _SATURATED)}
+    return {"exponent_fake": jnp.mean(exponent), "saturated": jnp.mean(exponent < math.log(_SATURATED))}
 
 
 def vae(config: Config) -> Method:
@@ -301,7 +307,7 @@ def make_method(config: Config) -> Method:
     return METHODS[config.method.name](config)
 
 
-def _redecoding_errors(setting: SIntroVae | AsIntroVae, s: Streams) -> tuple[jax.Array | None, jax.Array | None]:
+def _redecoding_errors(setting: SIntroVae | AsIntroVae, s: DecoderStreams) -> tuple[jax.Array | None, jax.Array | None]:
     return (s.err_rec, s.err_fake) if setting.gamma_r > NEGLIGIBLE_GAMMA_R else (None, None)
 
 

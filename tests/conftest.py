@@ -6,6 +6,10 @@ from pathlib import Path
 # Read by jax when it is imported. No LLVM optimisation: tiny programs spend their time in the compiler.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Four virtual devices on fewer cores wait for each other in collectives, and XLA aborts when threads run out: one program
+# at a time, and threads enough (NPROC sizes XLA's pool). Subprocesses inherit both.
+os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+os.environ["NPROC"] = "16"
 
 import jax
 import pytest

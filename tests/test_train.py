@@ -222,7 +222,7 @@ def test_training_that_is_not_finite_exits_with_3_and_leaves_good_checkpoints(tm
     message = capsys.readouterr().err
     assert "steps in a row were refused" in message and "optimizer.learning_rate" in message
     # The figure is one of those that the run logs.
-    named = re.search(r"not finite is (\S+)\. ", message).group(1)
+    named = re.search(r"not finite: (\S+?)[,.] ", message).group(1)
     assert named in records(tmp_path)[0]
     assert steps_of(tmp_path)[0] == 10
     for step in steps_of(tmp_path):
