@@ -6,9 +6,8 @@ from pathlib import Path
 # Read by jax when it is imported. No LLVM optimisation: tiny programs spend their time in the compiler.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Four virtual devices on fewer cores wait for each other in collectives, and XLA aborts when threads run out: one program
-# at a time, and threads enough (NPROC sizes XLA's pool). Subprocesses inherit both.
-os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+# Four virtual devices on fewer cores wait for each other in collectives, and XLA aborts when its threads run out: NPROC
+# gives it enough of them, here and in subprocesses, and below one program runs at a time.
 os.environ["NPROC"] = "16"
 
 import jax
@@ -17,6 +16,7 @@ import pytest
 # Each worker of pytest-xdist has a folder of its own: jax does not write cache entries atomically.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla" / os.environ.get("PYTEST_XDIST_WORKER", "main")
 _CACHE.mkdir(parents=True, exist_ok=True)
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
