@@ -1,5 +1,9 @@
-"""Commands that start from a trained run, or that measure.
+"""Commands that prepare data, start from a trained run, or measure.
 
+  python -m asvae_jax prepare mnist
+  python -m asvae_jax prepare celeba128 --manual-dir ~/Downloads
+  python -m asvae_jax prepare image_folder --manual-dir ~/pictures --shape 64x64x3
+  python -m asvae_jax inspect celeba128
   python -m asvae_jax sample runs/mnist5k --n 64
   python -m asvae_jax reconstruct runs/mnist5k
   python -m asvae_jax interpolate runs/mnist5k
@@ -7,12 +11,14 @@
   python -m asvae_jax encode runs/mnist5k --split train --out codes.npz
   python -m asvae_jax evaluate runs/mnist5k
   python -m asvae_jax benchmark --config=configs/mnist5k.py
+  python -m asvae_jax benchmark-data
   python -m asvae_jax table 1 --steps 20000 --batch-size 128
 
 RUN is a run's folder, its checkpoints folder, or one step within that. Training is `python -m asvae_jax.main`.
 """
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -21,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asvae_jax.config import ConfigError
+from asvae_jax.config import IMAGE_SETS, ConfigError, ImageData, check_word, resolve_data
 from asvae_jax.terminal import exit_code_of, log_to_terminal
 
 
@@ -40,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m asvae_jax", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=""
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog="python -m asvae_jax")
 
     def add(
         name: str, function: Callable[[argparse.Namespace], None], default_out: str | None
@@ -78,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("evaluate", _evaluate, None)
 
+    _add_data_commands(commands)
+
     table = commands.add_parser("table", help=_table.__doc__, description=_table.__doc__)
     table.add_argument("number", type=int, choices=(1,), help="1: the 2-D toy of arXiv 2206.13903")
     table.add_argument("--steps", type=_count, default=20_000, help="training steps (default: 20,000)")
@@ -90,6 +98,98 @@ def _parser() -> argparse.ArgumentParser:
     )
     table.set_defaults(command=_table)
     return parser
+
+
+def _add_data_commands(commands) -> None:
+    """`prepare`, `inspect` and `benchmark-data`."""
+    prepare = commands.add_parser("prepare", help=_prepare.__doc__, description=_prepare.__doc__)
+    prepare.add_argument(
+        "--manual-dir", type=Path, help="files downloaded by hand, or your images (default: DATA_DIR/downloads/manual)"
+    )
+    prepare.add_argument(
+        "--unreadable",
+        choices=("skip", "refuse"),
+        default="skip",
+        help="image files that cannot be read: name and pass over, or stop (default: skip)",
+    )
+    prepare.set_defaults(command=_prepare)
+    inspect = commands.add_parser("inspect", help=_inspect.__doc__, description=_inspect.__doc__)
+    inspect.add_argument("--batch-size", type=_count, default=64, help="(default: 64)")
+    inspect.add_argument("--read-threads", type=_count, help="(default: the config's)")
+    inspect.add_argument("--out", type=Path, help="picture to write (default: inspect-NAME.png)")
+    inspect.set_defaults(command=_inspect)
+    for command in (prepare, inspect):
+        command.add_argument("name", metavar="NAME", help=", ".join(IMAGE_SETS))
+        command.add_argument("--data-dir", help="folder or bucket (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+        command.add_argument("--shape", type=_shape, help="of image_folder: 128x128x3 (height, width, 1 or 3 channels)")
+        command.add_argument("--label", help="of image_folder: tells several folders apart")
+        command.add_argument("--crop", help="of photographs: none, square or centre148 (default: the config's)")
+        command.add_argument("--resize", help="of photographs: box, bilinear, bicubic or lanczos (likewise)")
+        command.add_argument("--partition", help="of CelebA: official or all (likewise)")
+
+    benchmark = commands.add_parser("benchmark-data", help=_benchmark_data.__doc__, description=_benchmark_data.__doc__)
+    benchmark.add_argument("--source", type=Path, help="folder of JPEG files (default: made from real photographs)")
+    benchmark.add_argument("--shape", type=_shape, default=(128, 128, 3), help="(default: 128x128x3)")
+    benchmark.add_argument("--images", type=_count, default=4_000, help="to make, without --source (default: 4,000)")
+    benchmark.add_argument("--batch-size", type=_count, default=32, help="(default: 32)")
+    benchmark.add_argument("--threads", type=_count, nargs="+", default=[1, 2], help="(default: 1 2)")
+    benchmark.add_argument("--seconds", type=_count, default=8, help="of each measurement (default: 8)")
+    benchmark.add_argument("--out", type=Path, help="JSON file to write")
+    benchmark.set_defaults(command=_benchmark_data)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Make an image set ready for training, from the files it is published as: downloaded, or placed by hand."""
+    from asvae_jax.data.inspect import summary
+    from asvae_jax.data.prepare import prepare
+
+    data = _image_data(arguments)
+    prepared = prepare(
+        data,
+        manual_dir=arguments.manual_dir and arguments.manual_dir.expanduser().absolute(),
+        refuse_unreadable=arguments.unreadable == "refuse",
+    )
+    print(summary(data, prepared))
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    """Show a prepared set as the trainer will see it: sizes, range, a sheet of images, images/s of the pipeline."""
+    from asvae_jax.data.inspect import inspect
+
+    out = arguments.out or Path(f"inspect-{arguments.name}.png")
+    text, picture = inspect(_image_data(arguments))
+    print(text)
+    picture.save(out)
+    print(f"wrote {out}")
+
+
+def _benchmark_data(arguments: argparse.Namespace) -> None:
+    """Measure the pipeline against decoding JPEG files and, where TensorFlow is installed, against tf.data."""
+    from asvae_jax.data.benchmark import benchmark, table
+
+    result = benchmark(
+        source=arguments.source,
+        shape=arguments.shape,
+        images=arguments.images,
+        batch_size=arguments.batch_size,
+        threads=arguments.threads,
+        seconds=arguments.seconds,
+    )
+    print(table(result))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"wrote {arguments.out}")
+
+
+def _image_data(arguments: argparse.Namespace) -> ImageData:
+    """The usual data section of a set with what the command line changes in it."""
+    from asvae_jax.presets import image_data
+
+    check_word("NAME", arguments.name, IMAGE_SETS)
+    settings = ("data_dir", "shape", "label", "crop", "resize", "partition", "batch_size", "read_threads")
+    changes = {name: getattr(arguments, name, None) for name in settings}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return resolve_data({**image_data(arguments.name, batch_size=1), **given})
 
 
 def _sample(arguments: argparse.Namespace) -> None:
@@ -143,15 +243,21 @@ def _traverse(arguments: argparse.Namespace) -> None:
 
 def _encode(arguments: argparse.Namespace) -> None:
     """Write the codes of a split as npz: mean and logvar, [N, Z] each."""
-    from asvae_jax.evaluation import real_examples
+    from asvae_jax.data.images import padded_batches
+    from asvae_jax.evaluation import Examples
     from asvae_jax.run import encode, load_run
 
     run = load_run(arguments.run)
-    codes = encode(run, real_examples(run, arguments.split), weights=arguments.weights)
-    path = _out(arguments, run)
+    path, examples = _out(arguments, run), Examples(run.config, arguments.split)
+    means, logvars = [], []
+    for indices, mask in padded_batches(len(examples), run.config.chunk_size):
+        codes = encode(run, examples.rows(indices), weights=arguments.weights)
+        means.append(codes.mean[mask])
+        logvars.append(codes.logvar[mask])
+    mean, logvar = np.concatenate(means), np.concatenate(logvars)
     with path.open("wb") as file:
-        np.savez(file, mean=codes.mean, logvar=codes.logvar)
-    print(f"wrote {path}: mean and logvar {codes.mean.shape}")
+        np.savez(file, mean=mean, logvar=logvar)
+    print(f"wrote {path}: mean and logvar {mean.shape}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -174,12 +280,12 @@ def _table(arguments: argparse.Namespace) -> None:
 
 def _chosen_examples(run, n: int, seed: int) -> np.ndarray:
     """`n` test images (or toy points) chosen by seed."""
-    from asvae_jax.evaluation import real_examples
+    from asvae_jax.evaluation import Examples
 
-    examples = real_examples(run)
+    examples = Examples(run.config)
     if n > len(examples):
         raise ConfigError(f"{run.config.data.name} has {len(examples)} test examples, {n} were asked for; lower --n.")
-    return examples[np.random.default_rng(seed).permutation(len(examples))[:n]]
+    return examples.rows(np.random.default_rng(seed).permutation(len(examples))[:n])
 
 
 def _write_images(arguments: argparse.Namespace, run, images: np.ndarray, columns: int) -> None:
@@ -205,6 +311,13 @@ def _out(arguments: argparse.Namespace, run) -> Path:
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder; make it first, or give another --out.")
     return path
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(side) for side in text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like 128x128x3, got {text}") from None
 
 
 def _count(text: str) -> int:

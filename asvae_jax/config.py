@@ -8,12 +8,13 @@ not use has no field to go to, so that setting it is an error.
 import dataclasses
 import difflib
 import math
+import re
 import runpy
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -127,12 +128,43 @@ class ToyData:
 
 @dataclasses.dataclass(frozen=True)
 class ImageData:
-    """Images [H, W, C] as `shape`, prepared under `data_dir` (TFDS's layout); `batch_size` is global."""
+    """Images [H, W, C] as `shape`, prepared under `data_dir` (a folder or a bucket); `batch_size` is global.
+
+    Networks see pixels scaled to `value_range` (low, high). `flip` mirrors each training image, left to right, at every
+    second sight on average. `read_threads` read ahead of the device; they do not change the order.
+    """
 
     name: str
     shape: tuple[int, ...]
+    flip: bool
+    value_range: tuple[float, ...]
     batch_size: int
+    read_threads: int
     data_dir: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotographData(ImageData):
+    """Photographs of other sizes than `shape`: cropped to the whole frame, the largest centred square or the centred
+    148 x 148 pixels, then resized by an antialiased filter (Pillow's)."""
+
+    crop: Literal["none", "square", "centre148"]
+    resize: Literal["box", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CelebAData(PhotographData):
+    """`partition` "official" trains on the official training images, "all" on every file, those of the test split
+    included."""
+
+    partition: Literal["official", "all"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderData(PhotographData):
+    """`label` tells the folders apart that were prepared under one `data_dir`."""
+
+    label: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +233,30 @@ METHOD_SETTINGS: dict[str, type] = {
 }  # fmt: skip
 TOY_LIMITS = {"8gaussians": 2.0, "2spirals": 4.0, "checkerboard": 4.0, "rings": 4.0, "25gaussians": 8.0}
 """The toys and the half-width of the square that they are evaluated on."""
-IMAGE_SETS = {"digits": (8, 8, 1), "mnist5k": (28, 28, 1)}
-"""The image sets and their shapes."""
+
+
+class ImageSet(NamedTuple):
+    """The settings that an image set takes, and the one shape [H, W, C] that it has; None: any."""
+
+    settings: type[ImageData]
+    shape: tuple[int, int, int] | None
+
+
+IMAGE_SETS = {
+    "digits": ImageSet(ImageData, (8, 8, 1)),
+    "mnist5k": ImageSet(ImageData, (28, 28, 1)),
+    "faces25": ImageSet(ImageData, (25, 25, 1)),
+    "photos32": ImageSet(ImageData, (32, 32, 3)),
+    "photos64": ImageSet(ImageData, (64, 64, 3)),
+    "photos128": ImageSet(ImageData, (128, 128, 3)),
+    "mnist": ImageSet(ImageData, (28, 28, 1)),
+    "cifar10": ImageSet(ImageData, (32, 32, 3)),
+    "oxford_buildings": ImageSet(PhotographData, (128, 128, 3)),
+    "celeba128": ImageSet(CelebAData, (128, 128, 3)),
+    "celeba256": ImageSet(CelebAData, (256, 256, 3)),
+    "celebahq1024": ImageSet(PhotographData, (1024, 1024, 3)),
+    "image_folder": ImageSet(FolderData, None),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,12 +315,25 @@ def resolve(config: Config | ConfigDict | Mapping[str, Any]) -> Config:
     choices = {
         "method": METHOD_SETTINGS[method],
         "model": MlpModel if is_toy else ConvModel,
-        "data": ToyData if is_toy else ImageData,
+        "data": ToyData if is_toy else IMAGE_SETS[name].settings,
         "evaluation": ToyEvaluation if is_toy else ImageEvaluation,
     }
     typed = _typed_section(Config, values, "", choices)
     _check(typed)
     return typed
+
+
+def resolve_data(values: Mapping[str, Any]) -> ImageData:
+    """The data section of an image set alone, typed and checked.
+
+    Raises:
+      ConfigError: as `resolve` does.
+    """
+    name = _name_in({"data": values}, "data")
+    check_word("data.name", name, IMAGE_SETS)
+    data = _typed_section(IMAGE_SETS[name].settings, values, "data", {})
+    _check_images(data)
+    return data
 
 
 def _name_in(values: Mapping[str, Any], section: str) -> Any:
@@ -356,14 +423,15 @@ def _a_type(hint: type | types.UnionType) -> str:
     return names.get(hint, str(hint))
 
 
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
 def _check(config: Config) -> None:
     """What no type says: ranges, and settings that contradict each other."""
     method, model, data, training = config.method, config.model, config.data, config.training
     optimizer, ema, checkpoint = config.optimizer, config.ema, config.checkpoint
-
-    def require(holds: bool, message: str) -> None:
-        if not holds:
-            raise ConfigError(message)
 
     positive = {
         "data.batch_size": data.batch_size, "model.latent_dim": model.latent_dim, "training.steps": training.steps,
@@ -375,36 +443,35 @@ def _check(config: Config) -> None:
         **{f"evaluation.{k}": v for k, v in dataclasses.asdict(config.evaluation).items()},
     }  # fmt: skip
     for path, value in positive.items():
-        require(value > 0, f"{path} must be positive, got {value}.")
+        _require(value > 0, f"{path} must be positive, got {value}.")
     not_negative = {
         "training.warmup_steps": training.warmup_steps, "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
         "ema.ramp_up": ema.ramp_up, "optimizer.clip_norm": optimizer.clip_norm, "seed": config.seed,
         **{f"method.{k}": v for k, v in dataclasses.asdict(method).items() if isinstance(v, int | float)},
     }  # fmt: skip
     for path, value in not_negative.items():
-        require(value >= 0, f"{path} must not be negative, got {value}.")
+        _require(value >= 0, f"{path} must not be negative, got {value}.")
 
     widths = model.channels if isinstance(model, ConvModel) else model.widths
-    require(len(widths) > 0 and min(widths) > 0, f"model needs at least one layer of positive width, got {widths}.")
+    _require(len(widths) > 0 and min(widths) > 0, f"model needs at least one layer of positive width, got {widths}.")
     low_high = model.logvar_range
-    require(
+    _require(
         len(low_high) == 2 and low_high[0] < low_high[1], f"model.logvar_range must be (low, high), got {low_high}."
     )
     if isinstance(data, ImageData):
-        expected = IMAGE_SETS[data.name]
-        require(data.shape == expected, f"data.shape of {data.name} is {expected}, got {data.shape}.")
-    require(
+        _check_images(data)
+    _require(
         training.warmup_steps < training.steps,
         f"training.warmup_steps={training.warmup_steps} leaves nothing of training.steps={training.steps}.",
     )
     for path, value in {"optimizer.b1": optimizer.b1, "optimizer.b2": optimizer.b2}.items():
-        require(0 <= value < 1, f"{path} must lie in [0, 1), got {value}.")
-    require(
+        _require(0 <= value < 1, f"{path} must lie in [0, 1), got {value}.")
+    _require(
         optimizer.milestone_factor > 0,
         f"optimizer.milestone_factor must be positive, got {optimizer.milestone_factor}.",
     )
     for step in optimizer.milestone_steps:
-        require(
+        _require(
             0 < step < training.steps,
             f"optimizer.milestone_steps has {step}, which never acts in training.steps={training.steps}; remove it.",
         )
@@ -415,27 +482,46 @@ def _check(config: Config) -> None:
     }  # fmt: skip
     for path, value in multiples.items():
         per = training.steps_per_dispatch
-        require(value % per == 0, f"{path}={value} must be a multiple of training.steps_per_dispatch={per}.")
+        _require(value % per == 0, f"{path}={value} must be a multiple of training.steps_per_dispatch={per}.")
     every = checkpoint.every_steps
-    require(
+    _require(
         checkpoint.keep_every_steps % every == 0,
         f"checkpoint.keep_every_steps={checkpoint.keep_every_steps} must be a multiple of every_steps={every}.",
     )
     if isinstance(method, WganGp):
-        require(training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
-        require(method.critic_steps > 0, "method.critic_steps must be positive.")
+        _require(training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
+        _require(method.critic_steps > 0, "method.critic_steps must be positive.")
     if isinstance(method, SIntroVae | AsIntroVae):
-        require(method.alpha > 0, "method.alpha must be positive.")
+        _require(method.alpha > 0, "method.alpha must be positive.")
     if isinstance(method, AsIntroVae):
-        require(
+        _require(
             method.kernel == "product" or method.bandwidth == 0,
             f"method.bandwidth={method.bandwidth} belongs to kernel='product'; set it to 0 for {method.kernel!r}.",
         )
-        require(
+        _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,
             f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
         )
-        require(
+        _require(
             method.statistic == "V" or data.batch_size >= 2,
             "method.statistic='U' needs a batch of at least two; use 'V'.",
+        )
+
+
+def _check_images(data: ImageData) -> None:
+    _require(data.read_threads > 0, f"data.read_threads must be positive, got {data.read_threads}.")
+    _require(
+        len(data.value_range) == 2 and data.value_range[0] < data.value_range[1],
+        f"data.value_range must be (low, high), got {data.value_range}.",
+    )
+    only = IMAGE_SETS[data.name].shape
+    _require(only in (None, data.shape), f"data.shape of {data.name} is {only}, got {data.shape}.")
+    _require(
+        len(data.shape) == 3 and min(data.shape) > 0 and data.shape[2] in (1, 3),
+        f"data.shape must be (height, width, 1 or 3 channels), got {data.shape}.",
+    )
+    if isinstance(data, FolderData):
+        _require(
+            re.fullmatch(r"\w+", data.label) is not None,
+            f"data.label names a folder; use letters, digits and underscores, not {data.label!r}.",
         )

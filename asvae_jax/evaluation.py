@@ -1,6 +1,7 @@
 """A run -> numbers: 2-D measures for toys, reconstruction measures on the test split for images, for raw and for
 averaged weights."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics as clu_metrics
 from flax import struct
+from jax.experimental import multihost_utils
 
-from asvae_jax.config import TOY_LIMITS, ImageData, ToyEvaluation, WganGp
+from asvae_jax.config import TOY_LIMITS, Config, ImageData, ToyEvaluation, WganGp
 from asvae_jax.data import toys
-from asvae_jax.data.images import load_split, padded_batches
+from asvae_jax.data.images import padded_batches
 from asvae_jax.distributed import is_main_process
-from asvae_jax.figures import image_sheet, points_sheet
+from asvae_jax.figures import image_sheet, points_sheet, sheet_columns
 from asvae_jax.gaussians import kl_to_standard_normal
 from asvae_jax.losses import reconstruction_error
 from asvae_jax.metrics import density2d, reconstruction
-from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, reconstruct, sample_images
+from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, on_this_process, reconstruct, sample_images
 
 # Fixed, so that a run is judged, and its pictures drawn, from the same latents and the same real points each time.
 _SAMPLE_SEED, _REAL_SEED = 1, 2
-_SHEET_COLUMNS = 12
 _GN_ELBO_POINTS, _GN_ELBO_GRID = 12_800, 1024
 
 EVALUATION_FILE = "evaluation.json"
@@ -57,29 +58,50 @@ def table(result: dict[str, Any]) -> str:
 
 
 def sheet(run: Run, weights: Weights, real: np.ndarray):
-    """The picture of a run: real, reconstructed and sampled images, or clouds of points. `real` holds at least 12
-    images or any points."""
+    """The picture of a run: real, reconstructed and sampled images, or clouds of points; `real` are
+    `preview_examples`."""
     title = f"{run.config.data.name}, {run.config.method.name}, step {run.step:,}, {weights} weights"
-    columns = len(real) if run.config.is_toy else _SHEET_COLUMNS
-    rows = {"real": real[:columns]}
+    rows = {"real": real}
     if not isinstance(run.config.method, WganGp):
-        rows["reconstruction"] = reconstruct(run, real[:columns], weights=weights)
-    rows["sample"] = sample_images(run, jax.random.key(_SAMPLE_SEED), columns, weights=weights)
+        rows["reconstruction"] = reconstruct(run, real, weights=weights)
+    rows["sample"] = sample_images(run, jax.random.key(_SAMPLE_SEED), len(real), weights=weights)
     if run.config.is_toy:
         return points_sheet(rows, TOY_LIMITS[run.config.data.name], title)
     return image_sheet(rows, title)
 
 
-def real_examples(run: Run, split: str = "test") -> np.ndarray:
-    """What the pictures and measures compare with: toy points, or a whole split of an image set in [0, 1]."""
-    if isinstance(run.config.evaluation, ToyEvaluation):
-        return np.asarray(toys.draw(run.config.data.name, jax.random.key(_REAL_SEED), run.config.evaluation.samples))
-    assert isinstance(run.config.data, ImageData)
-    return load_split(run.config.data, split).astype(np.float32) / 255
+def preview_examples(config: Config) -> np.ndarray:
+    """What a run's pictures show: toy points, or a row of images spread over the test split."""
+    examples = Examples(config)
+    count = len(examples) if config.is_toy else min(len(examples), sheet_columns(config.example_shape))
+    return examples.rows(np.linspace(0, len(examples) - 1, count).astype(int))
+
+
+class Examples:
+    """Real examples by index: images in [0, 1] of a split, read when asked for, or toy points."""
+
+    def __init__(self, config: Config, split: str = "test"):
+        if isinstance(config.data, ImageData):
+            # TFDS takes a second to import, and a toy needs none of it.
+            from asvae_jax.data.records import Split
+
+            self._images = Split(config.data, split)
+            self._count = len(self._images)
+        else:
+            self._count = config.chunk_size
+            self._points = np.asarray(toys.draw(config.data.name, jax.random.key(_REAL_SEED), self._count))
+        self._is_toy = config.is_toy
+
+    def __len__(self) -> int:
+        return self._count
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """float32 [n, H, W, C] or [n, 2]."""
+        return self._points[indices] if self._is_toy else self._images.rows(indices).astype(np.float32) / 255
 
 
 def _protocol(run: Run) -> dict[str, Any]:
-    protocol = {"data": run.config.data.name, "sample_seed": _SAMPLE_SEED}
+    protocol = {"data": dataclasses.asdict(run.config.data), "sample_seed": _SAMPLE_SEED}
     if isinstance(run.config.evaluation, ToyEvaluation):
         return {
             **protocol,
@@ -97,7 +119,7 @@ def _protocol(run: Run) -> dict[str, Any]:
 
 def _measure_toy(run: Run, weights: Weights) -> dict[str, float]:
     name = run.config.data.name
-    real = real_examples(run)
+    real = preview_examples(run.config)
     generated = sample_images(run, jax.random.key(_SAMPLE_SEED), len(real), weights=weights)
     measures = density2d.evaluate(real, generated, limit=TOY_LIMITS[name], modes=toys.mode_centres(name))
     if not isinstance(run.config.method, WganGp):
@@ -132,7 +154,9 @@ class _ReconstructionMetrics(clu_metrics.Collection):
 def _measure_reconstruction(run: Run, weights: Weights) -> dict[str, float]:
     if isinstance(run.config.method, WganGp):
         return {}
-    images = real_examples(run)
+    examples = Examples(run.config)
+    # Each process measures its own share, on a device of its own.
+    run = on_this_process(run)
 
     @jax.jit
     def measure(real: jax.Array, decoded: jax.Array, mask: jax.Array) -> _ReconstructionMetrics:
@@ -144,6 +168,10 @@ def _measure_reconstruction(run: Run, weights: Weights) -> dict[str, float]:
         )
 
     total = _ReconstructionMetrics.empty()
-    for real, mask in padded_batches(images, run.config.chunk_size):
+    batches = padded_batches(len(examples), run.config.chunk_size, jax.process_index(), jax.process_count())
+    for indices, mask in batches:
+        real = examples.rows(indices)
         total = total.merge(measure(real, reconstruct(run, real, weights=weights), jnp.asarray(mask)))
-    return {name: float(value) for name, value in total.compute().items()}
+    # Sums and counts, never averages of averages.
+    whole = jax.tree.map(lambda parts: parts.sum(axis=0), multihost_utils.process_allgather(total, tiled=False))
+    return {name: float(value) for name, value in whole.compute().items()}

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _INK, _PAPER, _GAP = (40, 40, 40), (255, 255, 255), 3
+_SHEET_WIDTH = 3072
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -39,9 +40,17 @@ def image_grid(images: np.ndarray, columns: int, cell: int = 64) -> Image.Image:
     return picture
 
 
+def sheet_columns(shape: tuple[int, ...]) -> int:
+    """How many images [H, W, C] stand side by side on a sheet that a screen can show."""
+    return max(3, min(12, _SHEET_WIDTH // shape[1]))
+
+
 def image_sheet(rows: Mapping[str, np.ndarray], title: str) -> Image.Image:
-    """One labelled row of images [N, H, W, C] in [0, 1] for each name."""
-    strips = {name: image_grid(images, columns=len(images)) for name, images in rows.items()}
+    """Labelled images [N, H, W, C] in [0, 1], `sheet_columns` of them in a row."""
+    strips = {
+        name: image_grid(images, columns=min(len(images), sheet_columns(images.shape[1:])))
+        for name, images in rows.items()
+    }
     font = ImageFont.load_default(size=16)
     margin = 16 + max(round(font.getlength(name)) for name in strips)
     width = margin + max(strip.width for strip in strips.values())

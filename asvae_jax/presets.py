@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from asvae_jax.config import METHOD_SETTINGS, ConfigError, check_word
+from asvae_jax.config import IMAGE_SETS, METHOD_SETTINGS, CelebAData, ConfigError, check_word
 
 TABLE1_BETAS = {"c1": (0.3, 0.1, 0.9), "c2": (0.5, 0.1, 0.9), "c3": (0.7, 0.2, 0.9)}
 """The hyper-parameter combinations of Table 1 of arXiv 2206.13903 as (b_kl, b_rec, b_neg)."""
@@ -52,6 +52,36 @@ class IntroVaeBetas(NamedTuple):
     b_rec: float
     b_neg: float
     margin: float
+
+
+_PHOTOGRAPHS = dict(flip=True, crop="none", resize="bilinear")
+IMAGE_DATA: dict[str, dict[str, Any]] = {
+    "digits": dict(flip=False),
+    "mnist5k": dict(flip=False),
+    "faces25": dict(flip=True),
+    "photos32": dict(flip=True),
+    "photos64": dict(flip=True),
+    "photos128": dict(flip=True),
+    "mnist": dict(flip=False),
+    "cifar10": dict(flip=False),
+    "oxford_buildings": dict(_PHOTOGRAPHS),
+    "celeba128": dict(_PHOTOGRAPHS, crop="centre148", partition="official"),
+    "celeba256": dict(_PHOTOGRAPHS, crop="centre148", partition="official"),
+    "celebahq1024": dict(_PHOTOGRAPHS),
+    "image_folder": dict(_PHOTOGRAPHS, crop="square", shape=(128, 128, 3), label="images"),
+}
+"""What the configs, `prepare` and `inspect` start from, for each image set."""
+
+FULL_FRAME = dict(crop="none", partition="all")
+"""CelebA as arXiv 2206.13903 seems to have used it: every file, the whole frame resized to a square."""
+
+
+def image_data(name: str, **changes: Any) -> dict[str, Any]:
+    """The data section of an image set, but for the batch size."""
+    shape = IMAGE_SETS[name].shape
+    known = {} if shape is None else dict(shape=shape)
+    common = dict(name=name, value_range=(0.0, 1.0), read_threads=2, data_dir=_data_dir())
+    return {**common, **known, **IMAGE_DATA[name], **changes}
 
 
 def toys(variant: str, *, name: str, betas: Betas) -> ConfigDict:
@@ -101,29 +131,34 @@ def images(
     variant: str,
     *,
     name: str,
-    shape: Sequence[int],
     channels: Sequence[int],
     latent_dim: int,
     batch_size: int,
     steps: int,
     betas: Betas,
     introvae: IntroVaeBetas,
+    shape: Sequence[int] | None = None,
     learning_rate: float = 2e-4,
     milestone_steps: Sequence[int] = (),
     warmup_steps: int = 0,
     ema: Mapping[str, float] | None = None,
 ) -> ConfigDict:
-    """An image set. Words: a method (default asintrovae), `paper` or `released` (default paper), `tiny`."""
-    words = _Words(variant, extra=())
+    """An image set. Words: a method (default asintrovae), `paper` or `released` (default paper), `tiny`; for CelebA
+    `full_frame`. `shape` is for a set that may have any."""
+    is_celeba = IMAGE_SETS[name].settings is CelebAData
+    words = _Words(variant, extra=("full_frame",) if is_celeba else ())
+    data = image_data(name, batch_size=batch_size, **(FULL_FRAME if words.extra else {}))
+    if shape is not None:
+        data["shape"] = tuple(shape)
     config = ConfigDict(
         dict(
             seed=0,
-            method=_method(words, betas, introvae, scale=1 / math.prod(shape)),
+            method=_method(words, betas, introvae, scale=1 / math.prod(data["shape"])),
             model=dict(
                 kind="conv", channels=tuple(channels), latent_dim=latent_dim, norm="batch", compute_dtype="float32",
                 logvar_range=(-30.0, 20.0),
             ),
-            data=dict(name=name, shape=tuple(shape), batch_size=batch_size, data_dir=_data_dir()),
+            data=data,
             optimizer=_optimizer(words.method, milestone_steps, learning_rate),
             ema=dict(ema) if ema else published_ema(batch_size),
             training=dict(

@@ -11,7 +11,8 @@ import numpy as np
 from asvae_jax import update
 from asvae_jax.calibrate import statistics_shape
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Config, WganGp, resolve
+from asvae_jax.config import Config, ImageData, WganGp, resolve
+from asvae_jax.data.augment import from_value_range, to_value_range
 from asvae_jax.data.images import padded_batches
 from asvae_jax.errors import CheckpointError, RunError
 from asvae_jax.gaussians import Gaussian
@@ -92,6 +93,15 @@ def _inference_templates(meta: dict[str, Any]) -> dict[str, Any]:
     return {"params": state.params, "ema": state.ema, "statistics": statistics_template(config, sharding)}
 
 
+def on_this_process(run: Run) -> Run:
+    """The run with its weights on one device of this process alone, free to compute what others do not."""
+    device = jax.local_devices()[0]
+    params, ema, statistics = jax.device_put(
+        jax.tree.map(lambda leaf: np.asarray(leaf), (run.params, run.ema, run.statistics)), device
+    )
+    return run._replace(params=params, ema=ema, statistics=statistics)
+
+
 def sample_images(run: Run, key: jax.Array, n: int, *, weights: Weights = "ema") -> np.ndarray:
     """`n` decodings of the prior: images [n, H, W, C] clipped to [0, 1], or toy points [n, 2]."""
     return decode(run, jax.random.normal(key, (n, run.config.model.latent_dim)), weights=weights)
@@ -127,17 +137,26 @@ def reconstruct(run: Run, images: np.typing.ArrayLike, *, weights: Weights = "em
 
 @functools.lru_cache
 def _encoder(config: Config) -> Callable:
-    return jax.jit(lambda weights, images: make_networks(config).encode(weights[0], images, weights[1]))
+    def encode_batch(weights: Any, images: jax.Array) -> Gaussian:
+        if isinstance(config.data, ImageData):
+            images = to_value_range(config.data, images)
+        return make_networks(config).encode(weights[0], images, weights[1])
+
+    return jax.jit(encode_batch)
 
 
 @functools.lru_cache
 def _decoder(config: Config) -> Callable:
-    return jax.jit(lambda weights, z: make_networks(config).decode(weights[0], z, weights[1]))
+    def decode_batch(weights: Any, z: jax.Array) -> jax.Array:
+        images = make_networks(config).decode(weights[0], z, weights[1])
+        return from_value_range(config.data, images) if isinstance(config.data, ImageData) else images
+
+    return jax.jit(decode_batch)
 
 
 def _in_batches(function: Callable, weights: Any, inputs: np.typing.ArrayLike, config: Config) -> Any:
     """`function` over batches of one size (the last one padded), so that it is compiled once and memory stays
     bounded."""
     inputs = np.asarray(inputs, np.float32)
-    batches = [function(weights, batch) for batch, _ in padded_batches(inputs, config.chunk_size)]
+    batches = [function(weights, inputs[indices]) for indices, _ in padded_batches(len(inputs), config.chunk_size)]
     return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[: len(inputs)], *batches)

@@ -1,9 +1,10 @@
 """The training loop: one straight line from a config to a trained run."""
 
 import contextlib
+import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,29 @@ from asvae_jax import distributed, update
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import AsIntroVae, Config, ConfigError, ImageData, ToyEvaluation, resolve
-from asvae_jax.data.images import BatchOrder, load_split, local_batch
+from asvae_jax.data.augment import to_value_range
+from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
 from asvae_jax.errors import CheckpointError, Preempted
-from asvae_jax.evaluation import real_examples, sheet
+from asvae_jax.evaluation import preview_examples, sheet
 from asvae_jax.progress import Profiling, Progress
 from asvae_jax.run import CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
-from asvae_jax.update import Metrics, TrainState
+from asvae_jax.update import TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
 
 _log = logging.getLogger(__name__)
 
-# (state, first step) -> (state, metrics [n]); one compiled call
-Dispatch = Callable[[TrainState, int], tuple[TrainState, Metrics]]
+# (state, pixels [n, B, H, W, C], or nothing for a toy) -> (state, metrics [n]); one compiled call
+Dispatch = jax.stages.Wrapped
 
 # Settings that may differ when a run goes on: they change how closely it is watched, not what it computes or reports.
-_MAY_CHANGE = ("training.log_every_steps", "training.max_skipped_steps", "checkpoint", "data.data_dir")
+_MAY_CHANGE = (
+    "training.log_every_steps",
+    "training.max_skipped_steps",
+    "checkpoint",
+    "data.data_dir",
+    "data.read_threads",
+)
 
 
 def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
@@ -66,18 +74,18 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
             raise ConfigError(f"{workdir} is at step {step:,} already, past training.steps={config.training.steps:,}.")
         workdir.mkdir(parents=True, exist_ok=True)
         _describe(config, workdir, state, mesh)
-        writers = closing.enter_context(contextlib.closing(_make_writers(workdir, first_step)))
+        writers = closing.enter_context(contextlib.closing(_make_writers(config, workdir, first_step)))
         writers.write_texts(step, {"config": f"```\n{json.dumps(config.to_dict(), indent=2)}\n```"})
-        preview = real_examples(Run(workdir, config, step, {}, {}, {}))
+        preview = preview_examples(config)
 
         # The loop.
         progress = Progress(config, first_step)
         profiling = closing.enter_context(Profiling(workdir if profile else None))
         stop = closing.enter_context(distributed.StopRequest())
-        per_dispatch = config.training.steps_per_dispatch
+        per_dispatch, batches = config.training.steps_per_dispatch, data.batches(first_step)
         while step < config.training.steps:
             run_steps = run_warmup if step < config.training.warmup_steps else run_method
-            state, metrics = run_steps(state, step)
+            state, metrics = run_steps(state, *next(batches))
             step += per_dispatch
             progress.add(metrics)
             last = step == config.training.steps
@@ -87,8 +95,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
 
             stopping = stop.received or store.stop_requested(step // per_dispatch)
             if step % config.checkpoint.every_steps == 0 or last or stopping:
-                batches = data.calibration_batches()
-                statistics = {"raw": calibrate(state.params, batches), "ema": calibrate(state.ema, batches)}
+                weights = {"raw": state.params, "ema": state.ema}
+                statistics = {name: calibrate(w, data.calibration_batches()) for name, w in weights.items()}
                 store.save(state, statistics, config)
                 _draw_sheets(Run(workdir, config, step, state.params, state.ema, statistics), preview, writers)
             if stopping and not last:
@@ -148,39 +156,26 @@ def program_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
 
 
 class TrainingData:
-    """Where a step's images come from: drawn on the device for a toy, served from memory for an image set."""
+    """Where a step's images come from: drawn on the device for a toy, read from a prepared set otherwise."""
 
     def __init__(self, config: Config, mesh: Mesh):
         self._config, self._mesh = config, mesh
         if isinstance(config.data, ImageData):
-            self._images = load_split(config.data, "train")
+            # TFDS takes a second to import, and a toy needs none of it.
+            from asvae_jax.data.records import Split
+
+            self._images = Split(config.data, "train").held()
             self._order = BatchOrder(len(self._images), config.data.batch_size, config.seed)
 
     @property
     def size(self) -> str:
         """How much there is of it, for people."""
-        return (
-            "drawn on the device"
-            if self._config.is_toy
-            else f"{len(self._images):,} training images {self._images.shape[1:]}"
-        )
+        if self._config.is_toy:
+            return "drawn on the device"
+        return f"{len(self._images):,} training images {self._config.example_shape}"
 
     def compiled_steps(self, config: Config) -> Dispatch:
         """`steps_per_dispatch` steps of `config.method` as one program with donated state."""
-        program = self._program(config)
-        if config.is_toy:
-            return lambda state, step: program(state)
-        return lambda state, step: program(state, self._stacked(step, config.training.steps_per_dispatch))
-
-    def lower_steps(self, config: Config) -> jax.stages.Lowered:
-        """The same program, traced for inspection."""
-        state = state_template(config, replicated(self._mesh))
-        if config.is_toy:
-            return self._program(config).lower(state)
-        images = (config.training.steps_per_dispatch, config.data.batch_size, *config.example_shape)
-        return self._program(config).lower(state, jax.ShapeDtypeStruct(images, jnp.uint8))
-
-    def _program(self, config: Config) -> jax.stages.Wrapped:
         whole = replicated(self._mesh)
         if config.is_toy:
             toy_steps = update.make_toy_steps(config, over_batch(self._mesh))
@@ -192,32 +187,46 @@ class TrainingData:
             )
         image_steps = update.make_steps(config, over_batch(self._mesh))
         return jax.jit(
-            lambda state, images: image_steps(state, _to_float(images)),
+            image_steps,
             donate_argnums=0,
             in_shardings=(whole, over_batch(self._mesh, axis=1)),
             out_shardings=whole,
         )
 
-    def _stacked(self, step: int, n: int) -> jax.Array:
-        """The batches of `n` steps, uint8 [n, B, H, W, C]."""
-        process, processes = jax.process_index(), jax.process_count()
-        batches = [local_batch(self._images, self._order, step + i, process, processes) for i in range(n)]
-        return to_global(self._mesh, np.stack(batches), axis=1)
+    def lower_steps(self, config: Config) -> jax.stages.Lowered:
+        """The same program, traced for inspection."""
+        state = state_template(config, replicated(self._mesh))
+        if config.is_toy:
+            return self.compiled_steps(config).lower(state)
+        pixels = (config.training.steps_per_dispatch, config.data.batch_size, *config.example_shape)
+        return self.compiled_steps(config).lower(state, jax.ShapeDtypeStruct(pixels, jnp.uint8))
 
-    def calibration_batches(self) -> list[jax.Array]:
+    def batches(self, first_step: int) -> Iterator[tuple[jax.Array, ...]]:
+        """What each dispatch from `first_step` on takes beside the state, without end: nothing for a toy, else
+        uint8 pixels [n, B, H, W, C], on the devices before they are needed."""
+        if not isinstance(self._config.data, ImageData):
+            return itertools.repeat(())
+        read = read_batches(
+            self._images,
+            self._order,
+            first_step=first_step,
+            group=self._config.training.steps_per_dispatch,
+            threads=self._config.data.read_threads,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
+        return ahead((to_global(self._mesh, pixels, axis=1),) for pixels in read)
+
+    def calibration_batches(self) -> Iterator[jax.Array]:
         """Training images for batch-norm statistics, the same at each call; none for a toy."""
-        evaluation = self._config.evaluation
-        if isinstance(evaluation, ToyEvaluation):
-            return []
+        evaluation, data = self._config.evaluation, self._config.data
+        if isinstance(evaluation, ToyEvaluation) or not isinstance(data, ImageData):
+            return
         order = BatchOrder(len(self._images), evaluation.batch_size, self._config.seed)
-        process, processes = jax.process_index(), jax.process_count()
-        steps = range(evaluation.calibration_batches)
-        batches = (local_batch(self._images, order, step, process, processes) for step in steps)
-        return [_to_float(to_global(self._mesh, batch)) for batch in batches]
-
-
-def _to_float(images: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32) / 255
+        for step in range(evaluation.calibration_batches):
+            own = np.split(order[step], jax.process_count())[jax.process_index()]
+            pixels = to_global(self._mesh, self._images.rows(own))
+            yield to_value_range(data, pixels.astype(jnp.float32) / 255)
 
 
 def fresh_state(config: Config, mesh: Mesh) -> TrainState:
@@ -295,12 +304,11 @@ def _describe(config: Config, workdir: Path, state: TrainState, mesh: Mesh) -> N
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
 
 
-def _make_writers(workdir: Path, first_step: int) -> Writers:
+def _make_writers(config: Config, workdir: Path, first_step: int) -> Writers:
     if not is_main_process():
         return Writers([])
-    return Writers(
-        [JsonLinesWriter(workdir / "metrics.jsonl", first_step), TensorBoardWriter(workdir / "tensorboard", first_step)]
-    )
+    json_lines = JsonLinesWriter(workdir / "metrics.jsonl", first_step, config.to_dict())
+    return Writers([json_lines, TensorBoardWriter(workdir / "tensorboard", first_step)])
 
 
 def _draw_sheets(run: Run, preview: np.ndarray, writers: Writers) -> None:

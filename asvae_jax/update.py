@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from asvae_jax.config import Config, resolve
+from asvae_jax.config import Config, ImageData, resolve
 from asvae_jax.data import toys
+from asvae_jax.data.augment import training_images
 from asvae_jax.methods import DecoderLoss, EncoderPhase, Method, Metrics, StepNoise, make_method
 from asvae_jax.models import make_networks
 
@@ -149,22 +150,25 @@ def make_update(config: Config | ConfigDict) -> Update:
 
 
 def make_steps(config: Config | ConfigDict, batch_sharding: jax.sharding.Sharding | None = None):
-    """Several steps in one program: (state, images [n, B, ...]) -> (state, metrics, each [n]).
+    """Several steps in one program: (state, uint8 pixels [n, B, H, W, C]) -> (state, metrics, each [n]).
 
     `batch_sharding` spreads what is drawn for a batch over devices.
     """
     config = resolve(config)
     update = make_update(config)
+    data = config.data
+    assert isinstance(data, ImageData)
 
-    def one(state: TrainState, images: jax.Array):
+    def one(state: TrainState, pixels: jax.Array):
+        images = training_images(data, pixels, state.key, state.step)
         noise = draw_noise(state.key, state.step, images.shape[0], config.model.latent_dim)
         return update(state, images, _spread(noise, batch_sharding))
 
-    def steps(state: TrainState, images: jax.Array):
-        if images.shape[0] > 1:
-            return jax.lax.scan(one, state, images)
+    def steps(state: TrainState, pixels: jax.Array):
+        if pixels.shape[0] > 1:
+            return jax.lax.scan(one, state, pixels)
         # XLA is several times slower at convolutions within a loop on a CPU, even in a loop of a single turn.
-        state, metrics = one(state, images[0])
+        state, metrics = one(state, pixels[0])
         return state, jax.tree.map(lambda value: value[None], metrics)
 
     return steps

@@ -23,9 +23,10 @@ class MetricWriter(Protocol):
 
 
 class JsonLinesWriter:
-    """Scalars as one JSON object a line. What a killed run wrote after the step that it resumes from is dropped."""
+    """Scalars as one JSON object a line, after one with the settings that they were measured under. What a killed run
+    wrote after the step that it resumes from is dropped."""
 
-    def __init__(self, path: Path, first_step: int):
+    def __init__(self, path: Path, first_step: int, settings: Mapping[str, Any]):
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= first_step]
         if kept != lines:
@@ -34,6 +35,7 @@ class JsonLinesWriter:
             fresh.write_text("".join(line + "\n" for line in kept))
             fresh.replace(path)
         self._file = path.open("a")
+        self._file.write(json.dumps({"step": first_step, "config": settings}) + "\n")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **{name: float(value) for name, value in scalars.items()}}) + "\n")

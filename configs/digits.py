@@ -13,7 +13,6 @@ def get_config(variant: str = ""):
     return images(
         variant,
         name="digits",
-        shape=(8, 8, 1),
         channels=(32, 64),
         latent_dim=16,
         batch_size=64,

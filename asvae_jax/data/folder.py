@@ -1,0 +1,50 @@
+"""Any folder of images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from asvae_jax.data.builders import Example, Examples, PreparedImages, held_out
+from asvae_jax.errors import DataError
+
+
+class ImageFolder(PreparedImages):
+    """The image files of a folder and of all folders below it."""
+
+    name = "asvae_image_folder"
+    NOTE = "A tenth of the images is held out by the digests of their paths within the folder."
+
+    def splits(self, files: list[Path]) -> dict[str, Examples]:
+        (folder,) = files
+        names = _image_files(folder)
+        test = held_out(names)
+
+        def of(chosen: list[str]) -> Examples:
+            def start() -> Iterator[Example]:
+                for name in chosen:
+                    yield Example((folder / name).read_bytes(), name)
+
+            return Examples(len(chosen), start)
+
+        return {"train": of([name for name in names if name not in test]), "test": of(sorted(test))}
+
+
+def _image_files(folder: Path) -> list[str]:
+    """Paths within the folder, by name; hidden files and folders are not looked at.
+
+    Raises:
+      DataError: if there are fewer than two.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}; name the folder of your images with --manual-dir.")
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    names = [name for name in names if (folder / name).is_file()]
+    if len(names) < 2:
+        raise DataError(
+            f"{folder} holds {len(names)} image files (.jpg, .png, .webp and what else Pillow reads, in all folders "
+            "below it), and a training and a test split need at least two."
+        )
+    return names

@@ -1,0 +1,69 @@
+"""Image files of any mode and size -> uint8 arrays of one shape, by Pillow."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_FILTERS = {
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class UnreadableImageError(ValueError):
+    """A file that cannot be made into an image of the shape wanted."""
+
+
+def image_from_bytes(encoded: bytes, shape: tuple[int, ...], *, crop: str, resize: str) -> np.ndarray:
+    """Decodes, turns upright, crops and resizes an image.
+
+    Args:
+      encoded: the bytes of an image file; of several frames the first is taken.
+      shape: [H, W, C]; one channel means luminance, three sRGB. What is transparent becomes white.
+      crop: "none", "square" (the largest in the centre) or "centre148" (148 x 148 pixels in the centre).
+      resize: a filter; all of Pillow's average over what they shrink (antialiasing).
+
+    Returns:
+      uint8 [H, W, C].
+
+    Raises:
+      UnreadableImageError: for bytes that are no whole image, or an image smaller than its crop.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as opened:
+            image = _with_channels(ImageOps.exif_transpose(opened), shape[2])
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow's own message shows the address of a buffer.
+        reason = "no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise UnreadableImageError(reason) from error
+    box = _crop_box(image.size, crop)
+    height, width = shape[:2]
+    if box != (0, 0, width, height) or image.size != (width, height):
+        image = image.resize((width, height), _FILTERS[resize], box=box)
+    return np.asarray(image).reshape(shape)
+
+
+def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode.startswith("I;16"):
+        # Pillow clips the upper 8 bits away where it should shift them down.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _crop_box(size: tuple[int, int], crop: str) -> tuple[int, int, int, int]:
+    """(left, upper, right, lower)."""
+    width, height = size
+    if crop == "none":
+        return 0, 0, width, height
+    side = min(size) if crop == "square" else 148
+    if min(size) < side:
+        raise UnreadableImageError(f"{width}x{height} pixels are fewer than the crop's {side}x{side}")
+    left, upper = (width - side) // 2, (height - side) // 2
+    return left, upper, left + side, upper + side
