@@ -18,6 +18,7 @@ RUN is a run's folder, its checkpoints folder, or one step within that. Training
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -49,13 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, prog="python -m asvae_jax")
 
     def add(
-        name: str, function: Callable[[argparse.Namespace], None], default_out: str | None
+        name: str,
+        function: Callable[[argparse.Namespace], None],
+        default_out: str | None,
+        reads_data: bool = True,
     ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.add_argument(
             "run", metavar="RUN", help="a run's folder, its checkpoints folder, or one step within that"
         )
-        command.set_defaults(command=function)
+        command.set_defaults(command=function, data_dir=None)
+        if reads_data:
+            command.add_argument("--data-dir", help="where its data lie now (default: where they were in training)")
         if default_out:
             command.add_argument(
                 "--weights", choices=("ema", "raw"), default="ema", help="averaged or raw (default: ema)"
@@ -65,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             command.set_defaults(default_out=default_out)
         return command
 
-    sample = add("sample", _sample, "samples.png")
+    sample = add("sample", _sample, "samples.png", reads_data=False)
     sample.add_argument("--n", type=_count, default=64, help="how many (default: 64)")
     add("reconstruct", _reconstruct, "reconstructions.png").add_argument(
         "--n", type=_count, default=12, help="images (default: 12)"
@@ -149,7 +155,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         manual_dir=arguments.manual_dir and arguments.manual_dir.expanduser().absolute(),
         refuse_unreadable=arguments.unreadable == "refuse",
     )
-    print(summary(data, prepared))
+    print(summary(data.name, prepared))
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -196,18 +202,18 @@ def _sample(arguments: argparse.Namespace) -> None:
     """Draw images (or toy points) from the prior."""
     import jax
 
-    from asvae_jax.run import load_run, sample_images
+    from asvae_jax.run import sample_images
 
-    run = load_run(arguments.run)
+    run = _load(arguments)
     images = sample_images(run, jax.random.key(arguments.seed), arguments.n, weights=arguments.weights)
     _write_images(arguments, run, images, columns=math.ceil(math.sqrt(arguments.n)))
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
     """Show test images above their reconstructions."""
-    from asvae_jax.run import load_run, reconstruct
+    from asvae_jax.run import reconstruct
 
-    run = load_run(arguments.run)
+    run = _load(arguments)
     images = _chosen_examples(run, arguments.n, arguments.seed)
     decoded = reconstruct(run, images, weights=arguments.weights)
     _write_images(arguments, run, np.concatenate([images, decoded]), columns=len(images))
@@ -215,9 +221,9 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
 
 def _interpolate(arguments: argparse.Namespace) -> None:
     """Walk between the mean codes of pairs of test images, one pair a row."""
-    from asvae_jax.run import decode, encode, load_run
+    from asvae_jax.run import decode, encode
 
-    run = load_run(arguments.run)
+    run = _load(arguments)
     images = _chosen_examples(run, 2 * arguments.n, arguments.seed)
     first, last = np.split(encode(run, images, weights=arguments.weights).mean, 2)
     way = np.linspace(0, 1, arguments.steps)[None, :, None]
@@ -228,10 +234,10 @@ def _interpolate(arguments: argparse.Namespace) -> None:
 
 def _traverse(arguments: argparse.Namespace) -> None:
     """Move one code dimension at a time from -3 to +3 around a test image, the most active dimension first."""
-    from asvae_jax.run import decode, encode, load_run
+    from asvae_jax.run import decode, encode
 
-    run = load_run(arguments.run)
-    examples = _chosen_examples(run, 100, arguments.seed)
+    run = _load(arguments)
+    examples = _chosen_examples(run, 100, arguments.seed, or_fewer=True)
     means = encode(run, examples, weights=arguments.weights).mean
     dims = np.argsort(-means.var(axis=0))[: arguments.dims]
     z = np.broadcast_to(means[0], (len(dims), arguments.steps, means.shape[1])).copy()
@@ -245,9 +251,9 @@ def _encode(arguments: argparse.Namespace) -> None:
     """Write the codes of a split as npz: mean and logvar, [N, Z] each."""
     from asvae_jax.data.images import padded_batches
     from asvae_jax.evaluation import Examples
-    from asvae_jax.run import encode, load_run
+    from asvae_jax.run import encode
 
-    run = load_run(arguments.run)
+    run = _load(arguments)
     path, examples = _out(arguments, run), Examples(run.config, arguments.split)
     means, logvars = [], []
     for indices, mask in padded_batches(len(examples), run.config.chunk_size):
@@ -263,9 +269,8 @@ def _encode(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     """Measure a run on its test split and keep the figures as JSON."""
     from asvae_jax.evaluation import table, write_evaluation
-    from asvae_jax.run import load_run
 
-    path, result = write_evaluation(load_run(arguments.run))
+    path, result = write_evaluation(_load(arguments))
     print(table(result))
     print(f"wrote {path}")
 
@@ -278,12 +283,23 @@ def _table(arguments: argparse.Namespace) -> None:
     print(table1.make(settings, workdir=arguments.workdir, out=arguments.out))
 
 
-def _chosen_examples(run, n: int, seed: int) -> np.ndarray:
-    """`n` test images (or toy points) chosen by seed."""
+def _load(arguments: argparse.Namespace):
+    """The run, with its data where they lie now."""
+    from asvae_jax.run import load_run
+
+    run = load_run(arguments.run)
+    if arguments.data_dir is None or run.config.is_toy:
+        return run
+    data = dataclasses.replace(run.config.data, data_dir=arguments.data_dir)
+    return run._replace(config=dataclasses.replace(run.config, data=data))
+
+
+def _chosen_examples(run, n: int, seed: int, or_fewer: bool = False) -> np.ndarray:
+    """`n` test images (or toy points) chosen by seed, or all if there are fewer."""
     from asvae_jax.evaluation import Examples
 
     examples = Examples(run.config)
-    if n > len(examples):
+    if n > len(examples) and not or_fewer:
         raise ConfigError(f"{run.config.data.name} has {len(examples)} test examples, {n} were asked for; lower --n.")
     return examples.rows(np.random.default_rng(seed).permutation(len(examples))[:n])
 

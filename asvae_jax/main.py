@@ -19,7 +19,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from asvae_jax import benchmark, distributed
-from asvae_jax.config import ConfigError, check_overrides, load_file, resolve
+from asvae_jax.config import ConfigError, ImageData, check_overrides, load_file, resolve
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
 from asvae_jax.terminal import exit_code_of, log_to_terminal
@@ -45,6 +45,11 @@ def _run() -> None:
         raise ConfigError("--config is needed; --help shows examples.")
     config = resolve(_CONFIG.value)
     log_to_terminal()
+    if isinstance(config.data, ImageData):
+        # Before any device is taken: whoever lacks the data shall know at once.
+        from asvae_jax.data.prepare import open_prepared
+
+        open_prepared(config.data)
     distributed.setup(_DISTRIBUTED.value)
     if _MODE.value == "benchmark":
         print(benchmark.table(benchmark.benchmark(config)))

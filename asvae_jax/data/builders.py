@@ -5,6 +5,7 @@ compression, so that reading is copying, and shard by shard, so that memory and 
 needs TensorFlow.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -45,10 +46,10 @@ class Example(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """A split: how many examples, and a function that starts to yield them, in the same order each time."""
+    """A split: how many examples, and the examples, in an order that never changes; asked for once."""
 
     number: int
-    start: Callable[[], Iterable[Example]]
+    examples: Iterable[Example]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -72,8 +73,19 @@ class _PlainWriter(tfds.core.ExampleWriter):
     def write(self, path, examples) -> None:
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
         for _, example in examples:
-            writer.write(example)
-        writer.close()
+            with _os_errors():
+                writer.write(example)
+        with _os_errors():
+            writer.close()
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """ArrayRecord says RuntimeError where the disk is full."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(error) from error
 
 
 class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -85,10 +97,8 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
     """What it is made from; empty for sets that come with a package."""
     HOMEPAGE: ClassVar[str] = ""
     EXPECTED: ClassVar[Mapping[str, int]] = {}
-    """Images of each split of the published set."""
     CLASSES: ClassVar[int] = 0
     NOTE: ClassVar[str] = ""
-    """What a user of the set should know."""
 
     def __init_subclass__(cls) -> None:
         # Out of TFDS's own registry, whose names ours must not take.
@@ -97,6 +107,14 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
     def splits(self, files: list[Path]) -> dict[str, Examples]:
         """The examples of each split, from FILES as they were found (for an image folder: from the folder)."""
         raise NotImplementedError
+
+    def expected(self) -> Mapping[str, int]:
+        """Images of each split of the published set; empty where nothing is published."""
+        return self.EXPECTED
+
+    def note(self) -> str:
+        """What a user of the set should know."""
+        return self.NOTE
 
     @property
     def data(self) -> ImageData:
@@ -122,7 +140,6 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._unreadable: list[str] = []
         folder = self.builder_config.manual_dir
         splits = self.splits(find_files(self.FILES, folder, self.HOMEPAGE) if self.FILES else [folder])
-        self.info.metadata["expected"] = dict(self.EXPECTED)
         return {name: self._shards(name, examples) for name, examples in splits.items()}
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
@@ -130,11 +147,13 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
         for name, split in self.info.splits.items():
             if not split.num_examples:
                 raise DataError(f"{self.data.name} has no readable image for its {name} split.")
-        self.info.metadata.update(unreadable=self._unreadable, pillow=PIL.__version__)
+        self.info.metadata.update(
+            expected=dict(self.expected()), unreadable=self._unreadable, note=self.note(), pillow=PIL.__version__
+        )
 
     def _shards(self, split: str, examples: Examples) -> list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:
         per_shard = max(1, _SHARD_BYTES // int(np.prod(self.data.shape)))
-        source = _Started(examples)
+        source = iter(examples.examples)
         progress = _Progress(f"{self.data.name} {split}", examples.number)
         shards = max(1, -(-examples.number // per_shard))
         return [lambda: self._shard(itertools.islice(source, per_shard), progress) for _ in range(shards)]
@@ -166,18 +185,6 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
             )
         _log.warning("Skipping %s: %s", example.tag, error)
         self._unreadable.append(str(example.tag))
-
-
-class _Started:
-    """The examples of a split, started when the first of its shards asks for them."""
-
-    def __init__(self, examples: Examples):
-        self._examples = examples
-        self._iterator: Iterator[Example] | None = None
-
-    def __iter__(self) -> Iterator[Example]:
-        self._iterator = self._iterator or iter(self._examples.start())
-        return self._iterator
 
 
 class _Progress:

@@ -1,6 +1,5 @@
 """Any folder of images."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -20,14 +19,10 @@ class ImageFolder(PreparedImages):
         names = _image_files(folder)
         test = held_out(names)
 
-        def of(chosen: list[str]) -> Examples:
-            def start() -> Iterator[Example]:
-                for name in chosen:
-                    yield Example((folder / name).read_bytes(), name)
+        def examples(chosen: list[str]) -> Examples:
+            return Examples(len(chosen), (Example((folder / name).read_bytes(), name) for name in chosen))
 
-            return Examples(len(chosen), start)
-
-        return {"train": of([name for name in names if name not in test]), "test": of(sorted(test))}
+        return {"train": examples([name for name in names if name not in test]), "test": examples(sorted(test))}
 
 
 def _image_files(folder: Path) -> list[str]:

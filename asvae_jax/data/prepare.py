@@ -98,8 +98,8 @@ def prepare(data: ImageData, *, manual_dir: Path | None = None, refuse_unreadabl
         _fetch(builder, data)
     if _is_there(builder):
         _log.info("%s is prepared already: %s", data.name, builder.data_path)
-        return _opened(builder, data)
-    _build(builder)
+    else:
+        _build(builder)
     prepared = _opened(builder, data)
     if _is_bucket(data.data_dir):
         _push(builder, data)
@@ -169,8 +169,9 @@ def _opened(builder: PreparedImages, data: ImageData) -> PreparedSet:
     remedy = f"Remove {folder} and run: {prepare_command(data)}"
     try:
         written = json.loads((folder / _INFO).read_text())["fileFormat"]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{folder / _INFO} is damaged. {remedy}") from error
+        metadata = json.loads((folder / "metadata.json").read_text())
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} has damaged metadata. {remedy}") from error
     if written != _FORMAT:
         raise DataError(f"{folder} is in the format {written}, and training reads {_FORMAT} alone. {remedy}")
     builder.info.read_from_directory(folder)
@@ -187,7 +188,7 @@ def _opened(builder: PreparedImages, data: ImageData) -> PreparedSet:
             ) from error
         if stored != sizes[name]:
             raise DataError(f"{folder} holds {stored:,} {name} images instead of {sizes[name]:,}. {remedy}")
-    return PreparedSet(folder, shards, sizes, dict(builder.info.metadata or {}))
+    return PreparedSet(folder, shards, sizes, metadata)
 
 
 def _build(builder: PreparedImages) -> None:
@@ -206,8 +207,7 @@ def _build(builder: PreparedImages) -> None:
             _log.info("Preparing %s in %s", data.name, folder)
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it knows no sizes
                 builder.download_and_prepare()
-    except (OSError, RuntimeError, ValueError) as error:
-        # ArrayRecord's writer reports a full disk as one or another of these.
+    except OSError as error:
         raise StorageError(
             f"{data.name} cannot be prepared in {folder}: {_first_line(error)}. See to space and "
             "rights, then run the same command again; nothing is left behind."
@@ -224,7 +224,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _needed(builder: PreparedImages) -> int:
     """Bytes of the whole published set; 0 where its size is not known."""
-    return math.prod(builder.data.shape) * sum(builder.EXPECTED.values())
+    return math.prod(builder.data.shape) * sum(builder.expected().values())
 
 
 def _require_room(builder: PreparedImages, folder: Path) -> None:
@@ -259,11 +259,13 @@ def _fetch(builder: PreparedImages, data: ImageData) -> None:
 
 
 def _push(builder: PreparedImages, data: ImageData) -> None:
-    """Copies a set to its bucket, last of all the file that says that it is whole."""
+    """Copies a set to its bucket, unless it is there: last of all the file that says that it is whole."""
     local = Path(builder.data_path)
     remote = _in_bucket(local, data)
-    _log.info("Copying %s to %s", local, remote)
     with _bucket_errors(data):
+        if (remote / _INFO).exists():
+            return
+        _log.info("Copying %s to %s", local, remote)
         remote.mkdir(parents=True, exist_ok=True)
         for file in sorted(local.iterdir(), key=lambda path: path.name == _INFO):
             epath.Path(file).copy(remote / file.name, overwrite=True)
@@ -281,6 +283,10 @@ def _bucket_errors(data: ImageData) -> Iterator[None]:
         raise DataError(
             f"{data.data_dir} needs a package that is not installed ({error}): pip install gcsfs for gs://, s3fs for "
             "s3://."
+        ) from error
+    except Exception as error:  # every kind of bucket has its own
+        raise StorageError(
+            f"{data.data_dir} cannot be used: {_first_line(error)}. See to address and rights."
         ) from error
 
 

@@ -11,7 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -66,7 +66,7 @@ def _idx_examples(images_file: Path, labels_file: Path) -> Examples:
     images, labels = _idx(images_file)[..., None], _idx(labels_file)
     if len(images) != len(labels):
         raise DataError(f"{images_file} has {len(images):,} images, {labels_file} {len(labels):,} labels.")
-    return Examples(len(images), lambda: map(Example, images, labels.tolist()))
+    return Examples(len(images), map(Example, images, labels.tolist()))
 
 
 def _idx(path: Path) -> np.ndarray:
@@ -118,7 +118,7 @@ class Cifar10(PreparedImages):
             raise DataError(f"{archive}: its batches are no whole number of records of {size:,} bytes.")
         records = np.frombuffer(content, np.uint8).reshape(-1, size)
         images = records[:, 1:].reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-        return Examples(len(images), lambda: map(Example, images, records[:, 0].tolist()))
+        return Examples(len(images), map(Example, images, records[:, 0].tolist()))
 
 
 class CelebA(PreparedImages):
@@ -138,14 +138,12 @@ class CelebA(PreparedImages):
             "fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7",
         ),
     )
-    _OFFICIAL: ClassVar = {"train": 162_770, "validation": 19_867, "test": 19_962}
+    EXPECTED: ClassVar = {"train": 162_770, "validation": 19_867, "test": 19_962}
 
-    @property
-    def EXPECTED(self):  # type: ignore[override]
-        return {**self._OFFICIAL, "train": sum(self._OFFICIAL.values())} if self._all_files else self._OFFICIAL
+    def expected(self) -> Mapping[str, int]:
+        return {**self.EXPECTED, "train": sum(self.EXPECTED.values())} if self._all_files else self.EXPECTED
 
-    @property
-    def NOTE(self):  # type: ignore[override]
+    def note(self) -> str:
         return "The test images are training images, too: partition is 'all'." if self._all_files else ""
 
     @property
@@ -155,7 +153,7 @@ class CelebA(PreparedImages):
 
     def splits(self, files: list[Path]) -> dict[str, Examples]:
         archive, partition = files
-        names: dict[str, list[str]] = {split: [] for split in self._OFFICIAL}
+        names: dict[str, list[str]] = {split: [] for split in self.EXPECTED}
         for number, line in enumerate(partition.read_text(errors="replace").splitlines(), start=1):
             match line.split():
                 case [name, ("0" | "1" | "2") as split]:
@@ -214,12 +212,14 @@ def _tar_hold_out(archive: Path, suffixes: tuple[str, ...]) -> dict[str, Example
     _require_images(names, archive)
     test = held_out(names)
 
-    def of(wanted: Callable[[str], bool]) -> Callable[[], Iterator[Example]]:
-        return lambda: (Example(image, name) for name, image in _tar_members(archive, suffixes) if wanted(name))
+    def examples(held_out: bool) -> Iterator[Example]:
+        for name, image in _tar_members(archive, suffixes):
+            if (name in test) is held_out:
+                yield Example(image, name)
 
     return {
-        "train": Examples(len(names) - len(test), of(lambda name: name not in test)),
-        "test": Examples(len(test), of(lambda name: name in test)),
+        "train": Examples(len(names) - len(test), examples(held_out=False)),
+        "test": Examples(len(test), examples(held_out=True)),
     }
 
 
@@ -244,12 +244,12 @@ def _zip_examples(archive: Path, folder: str, names: list[str]) -> Examples:
     if missing:
         raise DataError(f"{archive} lacks {folder}{missing[0]} and {len(missing) - 1:,} more of {len(names):,} images.")
 
-    def start() -> Iterator[Example]:
+    def examples() -> Iterator[Example]:
         with _opened_zip(archive) as opened:
             for name in names:
                 yield Example(opened.read(folder + name), name)
 
-    return Examples(len(names), start)
+    return Examples(len(names), examples())
 
 
 @contextlib.contextmanager
