@@ -38,7 +38,10 @@ class BatchOrder:
 
     def __init__(self, images: int, batch_size: int, seed: int):
         if images < batch_size:
-            raise ConfigError(f"A batch of {batch_size:,} is more than the {images:,} images there are; choose less.")
+            raise ConfigError(
+                f"A batch of {batch_size:,} is more than the {images:,} training images there are; lower "
+                "data.batch_size and evaluation.batch_size."
+            )
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self.batches_per_epoch = images // batch_size
         # Threads that read ahead stand in two epochs at once.
