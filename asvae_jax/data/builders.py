@@ -204,5 +204,5 @@ class _Progress:
 def held_out(names: Iterable[str]) -> set[str]:
     """A tenth of the names, at least one, chosen by their digests: fixed, and hardly changed by files that come or
     go."""
-    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    ordered = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
     return set(ordered[: max(1, round(_HOLD_OUT * len(ordered)))])

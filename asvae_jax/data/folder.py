@@ -1,5 +1,6 @@
 """Any folder of images."""
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +21,13 @@ class ImageFolder(PreparedImages):
         test = held_out(names)
 
         def examples(chosen: list[str]) -> Examples:
-            return Examples(len(chosen), (Example((folder / name).read_bytes(), name) for name in chosen))
+            return Examples(
+                len(chosen),
+                (
+                    Example((folder / name).read_bytes(), os.fsencode(name).decode(errors="backslashreplace"))
+                    for name in chosen
+                ),
+            )
 
         return {"train": examples([name for name in names if name not in test]), "test": examples(sorted(test))}
 

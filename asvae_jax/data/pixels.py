@@ -3,13 +3,24 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 _FILTERS = {
     "box": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+}
+
+# What turns an image upright, by what EXIF says of the camera.
+_TURNS: dict[int | None, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -34,16 +45,26 @@ def image_from_bytes(encoded: bytes, shape: tuple[int, ...], *, crop: str, resiz
     """
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
-            image = _with_channels(ImageOps.exif_transpose(opened), shape[2])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            image = _with_channels(_upright(opened), shape[2])
+    except MemoryError:
+        raise
+    except Exception as error:  # each of Pillow's formats has its own
         # Pillow's own message shows the address of a buffer.
         reason = "no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise UnreadableImageError(reason) from error
     box = _crop_box(image.size, crop)
     height, width = shape[:2]
     if box != (0, 0, width, height) or image.size != (width, height):
-        image = image.resize((width, height), _FILTERS[resize], box=box)
+        # Not resize(box=box), whose filters see what lies outside the box.
+        image = image.crop(box).resize((width, height), _FILTERS[resize])
     return np.asarray(image).reshape(shape)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose does, which also writes EXIF anew and fails where a camera wrote nonsense."""
+    image.load()  # Pillow turns TIFF while it reads it, and then forgets the orientation
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _with_channels(image: Image.Image, channels: int) -> Image.Image:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def prepare(data: ImageData, *, manual_dir: Path | None = None, refuse_unreadabl
     if not _is_there(builder) and _is_bucket(data.data_dir):
         _fetch(builder, data)
     if _is_there(builder):
-        _log.info("%s is prepared already: %s", data.name, builder.data_path)
+        _log.info("%s is prepared already; to prepare it anew, remove %s", data.name, builder.data_path)
     else:
         _build(builder)
     prepared = _opened(builder, data)
@@ -127,18 +128,40 @@ def prepare_command(data: ImageData) -> str:
         if hasattr(data, setting) and getattr(data, setting) != usual[setting]
     ]
     if data.data_dir != usual["data_dir"]:
-        words.append(f"--data-dir {data.data_dir}")
+        words.append(f"--data-dir {shlex.quote(data.data_dir)}")
     return " ".join(words)
 
 
 def make_builder(data: ImageData, manual_dir: Path | None = None, refuse_unreadable: bool = False) -> PreparedImages:
     """The TFDS builder of a data section, on the local disk."""
     recipe = Recipe.of(data, manual_dir or default_manual_dir(data), refuse_unreadable)
+    builder, place = BUILDERS[data.name], local_data_dir(data.data_dir)
+    folder = place / builder.name / recipe.name / str(builder.VERSION)
+    if (folder / _INFO).is_file():
+        # TFDS reads what is there when it makes a builder, and has many words for what it does not like.
+        _checked_metadata(folder, data)
+    return builder(config=recipe, data_dir=place, file_format=_FORMAT)
+
+
+def _checked_metadata(folder: Path, data: ImageData) -> dict[str, Any]:
+    """What metadata.json says, after a look at TFDS's own file beside it."""
     try:
-        return BUILDERS[data.name](config=recipe, data_dir=local_data_dir(data.data_dir), file_format=_FORMAT)
-    except ValueError as error:
-        # TFDS reads what is there when it makes a builder.
-        raise DataError(f"{data.name} under {data.data_dir} cannot be read: {_first_line(error)}") from error
+        info = json.loads((folder / _INFO).read_text())
+        metadata = json.loads((folder / "metadata.json").read_text())
+        written = info["fileFormat"]
+        if written == _FORMAT and not {"train", "test"} <= {split["name"] for split in info["splits"]}:
+            raise ValueError("no splits")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} has damaged metadata. {_remedy(folder, data)}") from error
+    if written != _FORMAT:
+        raise DataError(
+            f"{folder} is in the format {written}, and training reads {_FORMAT} alone. {_remedy(folder, data)}"
+        )
+    return metadata
+
+
+def _remedy(folder: Path, data: ImageData) -> str:
+    return f"Remove {folder} and run: {prepare_command(data)}"
 
 
 def local_data_dir(data_dir: str) -> Path:
@@ -166,14 +189,7 @@ def _other_recipes(builder: PreparedImages) -> str:
 def _opened(builder: PreparedImages, data: ImageData) -> PreparedSet:
     """Checks a set without reading its pixels."""
     folder = Path(builder.data_path)
-    remedy = f"Remove {folder} and run: {prepare_command(data)}"
-    try:
-        written = json.loads((folder / _INFO).read_text())["fileFormat"]
-        metadata = json.loads((folder / "metadata.json").read_text())
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} has damaged metadata. {remedy}") from error
-    if written != _FORMAT:
-        raise DataError(f"{folder} is in the format {written}, and training reads {_FORMAT} alone. {remedy}")
+    remedy, metadata = _remedy(folder, data), _checked_metadata(folder, data)
     builder.info.read_from_directory(folder)
     shards = {name: [Path(path) for path in split.filepaths] for name, split in builder.info.splits.items()}
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}

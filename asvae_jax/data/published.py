@@ -65,7 +65,7 @@ class Mnist(PreparedImages):
 def _idx_examples(images_file: Path, labels_file: Path) -> Examples:
     images, labels = _idx(images_file)[..., None], _idx(labels_file)
     if len(images) != len(labels):
-        raise DataError(f"{images_file} has {len(images):,} images, {labels_file} {len(labels):,} labels.")
+        raise _bad(images_file, f"has {len(images):,} images, {labels_file} {len(labels):,} labels")
     return Examples(len(images), map(Example, images, labels.tolist()))
 
 
@@ -75,11 +75,11 @@ def _idx(path: Path) -> np.ndarray:
         content = file.read()
     zeros, kind, rank = struct.unpack_from(">HBB", content) if len(content) >= 4 else (1, 0, 0)
     if zeros or kind != 8 or len(content) < 4 + 4 * rank:
-        raise DataError(f"{path} is not in MNIST's IDX format.")
+        raise _bad(path, "is not in MNIST's IDX format")
     shape = struct.unpack_from(f">{rank}I", content, 4)
     start = 4 + 4 * rank
     if len(content) - start != np.prod(shape, dtype=np.int64):
-        raise DataError(f"{path} announces an array of shape {shape} and holds {len(content) - start:,} bytes.")
+        raise _bad(path, f"announces an array of shape {shape} and holds {len(content) - start:,} bytes")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -105,7 +105,7 @@ class Cifar10(PreparedImages):
         found = {PurePosixPath(name).name: content for name, content in _tar_members(archive, (".bin",))}
         missing = [name for names in self._BATCHES.values() for name in names if name not in found]
         if missing:
-            raise DataError(f"{archive} lacks {', '.join(missing)}.")
+            raise _bad(archive, f"lacks {', '.join(missing)}")
         return {
             split: self._examples(archive, b"".join(found[name] for name in names))
             for split, names in self._BATCHES.items()
@@ -115,7 +115,7 @@ class Cifar10(PreparedImages):
         height, width, channels = self.data.shape
         size = 1 + height * width * channels
         if len(content) % size:
-            raise DataError(f"{archive}: its batches are no whole number of records of {size:,} bytes.")
+            raise _bad(archive, f"has batches that are no whole number of records of {size:,} bytes")
         records = np.frombuffer(content, np.uint8).reshape(-1, size)
         images = records[:, 1:].reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
         return Examples(len(images), map(Example, images, records[:, 0].tolist()))
@@ -159,7 +159,7 @@ class CelebA(PreparedImages):
                 case [name, ("0" | "1" | "2") as split]:
                     names[list(names)[int(split)]].append(name)
                 case _:
-                    raise DataError(f"{partition}, line {number}: expected a file name and 0, 1 or 2, got {line!r}.")
+                    raise _bad(partition, f"has in line {number}: {line!r} instead of a file name and 0, 1 or 2")
         if self._all_files:
             names["train"] = sorted(name for split in names.values() for name in split)
         return {split: _zip_examples(archive, "img_align_celeba/", chosen) for split, chosen in names.items()}
@@ -225,24 +225,31 @@ def _tar_hold_out(archive: Path, suffixes: tuple[str, ...]) -> dict[str, Example
 
 def _require_images(names: Iterable[str], archive: Path) -> None:
     if len(list(names)) < 2:
-        raise DataError(f"{archive} holds fewer than two images; is it the archive that it is named after?")
+        raise _bad(archive, "holds fewer than two images")
 
 
 def _tar_members(archive: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the files with one of the suffixes, in the order of the archive."""
-    with _archive_errors(archive), tarfile.open(archive, "r|*") as opened:
+    with _archive_errors(archive), _unpacked(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as opened:
         for member in opened:
             if member.isfile() and member.name.lower().endswith(suffixes):
                 file = opened.extractfile(member)
                 assert file is not None
                 yield member.name, file.read()
+        # To the very end, where gzip keeps its checksum, of which tarfile takes no notice.
+        while stream.read(1 << 20):
+            pass
+
+
+def _unpacked(archive: Path) -> io.BufferedIOBase:
+    return archive.open("rb") if archive.suffix == ".tar" else gzip.open(archive)
 
 
 def _zip_examples(archive: Path, folder: str, names: list[str]) -> Examples:
     with _opened_zip(archive) as opened:
         missing = [name for name in names if folder + name not in opened.NameToInfo]
     if missing:
-        raise DataError(f"{archive} lacks {folder}{missing[0]} and {len(missing) - 1:,} more of {len(names):,} images.")
+        raise _bad(archive, f"lacks {folder}{missing[0]} and {len(missing) - 1:,} more of {len(names):,} images")
 
     def examples() -> Iterator[Example]:
         with _opened_zip(archive) as opened:
@@ -263,5 +270,11 @@ def _archive_errors(path: Path) -> Iterator[None]:
     """Makes one error of those that the archive formats raise."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, io.UnsupportedOperation) as e:
-        raise DataError(f"{path} is damaged or no such archive: {e}. Get it again and run the same command.") from e
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _bad(path, f"is damaged or no such archive ({error})") from error
+
+
+def _bad(path: Path, what: str) -> DataError:
+    return DataError(f"{path} {what}. Remove it, get it again and run the same command.")

@@ -1,6 +1,7 @@
 """The files that a data set is published as: found where the user has put them, checked, or downloaded."""
 
 import hashlib
+import http.client
 import logging
 import urllib.error
 import urllib.parse
@@ -55,9 +56,9 @@ def find_files(files: Sequence[SourceFile], folder: Path, homepage: str) -> list
         else:
             try:
                 found[file] = _download(file, folder)
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
                 # One wait for each host is enough.
-                missing[file] = silent[host] = f"{host} does not answer: {getattr(error, 'reason', error)}"
+                missing[file] = silent[host] = f"{host} does not answer: {str(getattr(error, 'reason', error)).strip()}"
     if missing:
         why = "; ".join(sorted(set(missing.values())))
         raise DataError(
