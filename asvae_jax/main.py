@@ -44,6 +44,8 @@ def _run() -> None:
     if _CONFIG.value is None:
         raise ConfigError("--config is needed; --help shows examples.")
     config = resolve(_CONFIG.value)
+    if _WORKDIR.value is None and _MODE.value != "benchmark":
+        raise ConfigError("--workdir is needed; --help shows examples.")
     log_to_terminal()
     if isinstance(config.data, ImageData):
         # Before any device is taken: whoever lacks the data shall know at once.
@@ -55,8 +57,6 @@ def _run() -> None:
         print(benchmark.table(benchmark.benchmark(config)))
         return
     _keep_compiled_programs()
-    if _WORKDIR.value is None:
-        raise ConfigError("--workdir is needed; --help shows examples.")
     workdir = Path(_WORKDIR.value).expanduser().absolute()
     if _DRY_RUN.value:
         print(dry_run(config, workdir))

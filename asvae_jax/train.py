@@ -166,6 +166,7 @@ class TrainingData:
 
             self._images = Split(config.data, "train").held()
             self._order = BatchOrder(len(self._images), config.data.batch_size, config.seed)
+            self._calibration_order = BatchOrder(len(self._images), config.chunk_size, config.seed)
 
     @property
     def size(self) -> str:
@@ -222,9 +223,8 @@ class TrainingData:
         evaluation, data = self._config.evaluation, self._config.data
         if isinstance(evaluation, ToyEvaluation) or not isinstance(data, ImageData):
             return
-        order = BatchOrder(len(self._images), evaluation.batch_size, self._config.seed)
         for step in range(evaluation.calibration_batches):
-            own = np.split(order[step], jax.process_count())[jax.process_index()]
+            own = np.split(self._calibration_order[step], jax.process_count())[jax.process_index()]
             pixels = to_global(self._mesh, self._images.rows(own))
             yield to_value_range(data, pixels.astype(jnp.float32) / 255)
 

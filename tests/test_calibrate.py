@@ -10,10 +10,9 @@ import pytest
 from training_runs import assert_bit_equal, assert_close, digits, toy
 
 from asvae_jax.calibrate import has_statistics, make_calibrate, statistics_of_batch, statistics_shape
-from asvae_jax.data.images import load_split
 from asvae_jax.distributed import make_mesh
 from asvae_jax.errors import NotFiniteError
-from asvae_jax.evaluation import real_examples
+from asvae_jax.evaluation import Examples
 from asvae_jax.gaussians import sample
 from asvae_jax.models import make_networks
 from asvae_jax.run import Run, decode, encode, load_run, reconstruct, sample_images
@@ -25,10 +24,15 @@ CONFIG = digits()
 STEPS = 80
 
 
+def all_images(split: str) -> np.ndarray:
+    examples = Examples(CONFIG, split)
+    return examples.rows(np.arange(len(examples)))
+
+
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     """Training images in [0, 1]."""
-    return load_split(CONFIG.data, "train").astype(np.float32) / 255
+    return all_images("train")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +140,7 @@ def test_loaded_run_samples_what_the_trained_one_did(trained):
 
 
 def test_calibrated_average_reconstructs_better_than_with_the_raw_weights_statistics(trained):
-    real = real_examples(trained)
+    real = all_images("test")
 
     def error(run: Run) -> float:
         return float(np.mean(np.square(reconstruct(run, real, weights="ema") - real)))
@@ -149,7 +153,7 @@ def test_calibrated_average_reconstructs_better_than_with_the_raw_weights_statis
 
 
 def test_an_example_does_not_depend_on_its_batch(trained):
-    real = real_examples(trained)
+    real = all_images("test")
     z = np.asarray(jax.random.normal(jax.random.key(0), (40, trained.config.model.latent_dim)))
     for decoded, alone in (
         (decode(trained, z), decode(trained, z[:1])),

@@ -1,6 +1,7 @@
 """The command lines: what they write and print, what they refuse and in which words."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -17,8 +18,8 @@ from training_runs import ROOT, digits, run, toy
 
 from asvae_jax import presets
 from asvae_jax.__main__ import main
-from asvae_jax.config import TOY_LIMITS, load_file, resolve
-from asvae_jax.data.images import load_split
+from asvae_jax.config import IMAGE_SETS, TOY_LIMITS, load_file, resolve
+from asvae_jax.evaluation import Examples
 from asvae_jax.experiments import table1
 from asvae_jax.run import Run, load_run, sample_images
 from asvae_jax.train import train
@@ -112,7 +113,7 @@ def test_reconstructions_stand_below_real_test_images(image_run, tmp_path, capsy
     out = tmp_path / "pairs.npz"
     command(capsys, "reconstruct", image_run.folder, "--n", 6, "--out", out)
     pairs = npz(out)["images"]
-    test = load_split(image_run.config.data, "test").astype(np.float32) / 255
+    test = Examples(image_run.config).rows(np.arange(359))
     assert pairs.shape == (12, 8, 8, 1)
     assert all(any(np.array_equal(image, other) for other in test) for image in pairs[:6])
     assert not any(any(np.array_equal(image, other) for other in test) for image in pairs[6:])
@@ -137,10 +138,19 @@ def test_codes_of_a_split_as_numbers(split, number, image_run, tmp_path, capsys)
     assert all(values.shape == (number, 4) and np.isfinite(values).all() for values in codes.values())
 
 
+def test_data_may_lie_elsewhere_than_in_training(image_run, tmp_path, capsys):
+    here, there = tmp_path / "here.npz", tmp_path / "there.npz"
+    command(capsys, "encode", image_run.folder, "--out", here)
+    command(capsys, "encode", image_run.folder, "--out", there, "--data-dir", tmp_path / "data")
+    assert (tmp_path / "data" / "asvae_digits").is_dir()
+    np.testing.assert_array_equal(npz(there)["mean"], npz(here)["mean"])
+
+
 def test_evaluation_is_printed_and_kept(image_run, capsys):
     printed = command(capsys, "evaluate", image_run.folder)
     kept = json.loads((image_run.folder / "evaluation.json").read_text())
     assert kept["step"] == 4 and kept["protocol"]["split"] == "test"
+    assert kept["protocol"]["data"] == json.loads(json.dumps(image_run.config.to_dict()["data"]))
     for weights in ("raw", "ema"):
         assert set(kept[weights]) == {"psnr", "ssim", "mse"}
     # PSNR and MSE are means of the same images, and Jensen's inequality orders them.
@@ -280,24 +290,35 @@ def test_batch_that_does_not_divide_by_the_devices_is_refused(tmp_path):
     assert "data.batch_size=6 does not divide by the 4 devices" in finished.stderr
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("file", FILES)
-def test_every_config_file_builds_and_traces_a_step_of_every_method(file, method):
+def test_every_config_file_builds_with_every_word(file):
+    own = {"image_folder": ["32", "64", "256"], "celeba128": ["full_frame"], "celeba256": ["full_frame"]}
+    for method, *others in itertools.product(["", *METHODS], ["", "tiny"], ["", *own.get(file, [])]):
+        config = resolve(load_file(f"{ROOT}/configs/{file}.py:{','.join(filter(None, [method, *others]))}"))
+        assert config.data.name == file and config.method.name == (method.partition(",")[0] or "asintrovae")
+        assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+
+
+# Every method where networks are small; where they are large, their shapes are what matters, and one method shows them.
+TRACED = [(file, method) for file in FILES for method in METHODS if method == "vae" or file in {*TOY_LIMITS, "digits"}]
+
+
+@pytest.mark.parametrize(("file", "method"), TRACED)
+def test_a_step_of_a_config_gives_back_what_it_takes(file, method):
     config = resolve(load_file(f"{ROOT}/configs/{file}.py:{method}"))
-    assert resolve(json.loads(json.dumps(config.to_dict()))) == config
     state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     if config.is_toy:
         after, metrics = jax.eval_shape(lambda state: make_toy_steps(config)(state, 2), state)
     else:
-        images = jax.ShapeDtypeStruct((2, config.data.batch_size, *config.example_shape), jnp.float32)
-        after, metrics = jax.eval_shape(make_steps(config), state, images)
-    # A step gives back what it takes, and a figure for each step.
+        pixels = jax.ShapeDtypeStruct((2, config.data.batch_size, *config.example_shape), jnp.uint8)
+        after, metrics = jax.eval_shape(make_steps(config), state, pixels)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    # And a figure for each step.
     assert all((metric.shape, metric.dtype) == ((2,), jnp.float32) for metric in metrics.values())
 
 
 def test_config_files_are_those_of_all_data_sets():
-    assert set(FILES) == {*TOY_LIMITS, "digits", "mnist5k"}
+    assert set(FILES) == {*TOY_LIMITS, *IMAGE_SETS}
 
 
 def test_benchmark_prints_its_figures_as_json():

@@ -23,7 +23,7 @@ def data_dir(tmp_path_factory):
 def test_config_of_a_prepared_set_plans_one_step_at_full_size(name, data_dir, tmp_path):
     command = ["-m", "asvae_jax.main", f"--config=configs/{name}.py", f"--workdir={tmp_path}/run", "--dry-run"]
     if name in SMALLER_BATCHES:
-        command.append("--config.data.batch_size=32")
+        command += ["--config.data.batch_size=32", "--config.evaluation.batch_size=32"]
     finished = run(command, devices=1, env={"TFDS_DATA_DIR": str(data_dir)})
     assert finished.returncode == 0, finished.stderr
     plan = dict(line.split(maxsplit=1) for line in finished.stdout.splitlines())

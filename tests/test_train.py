@@ -10,7 +10,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 from pathlib import Path
 
 import jax
@@ -19,14 +18,14 @@ import pytest
 from jax.sharding import Mesh
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
-from training_runs import arguments, assert_bit_equal, assert_close, digits, ended, records, run, started, toy
+from training_runs import arguments, assert_bit_equal, assert_close, digits, ended, job, records, run, started, toy
 from training_runs import wait_until as wait
 
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import Config
 from asvae_jax.distributed import StopRequest, make_mesh, replicated
 from asvae_jax.errors import CheckpointError
-from asvae_jax.evaluation import write_evaluation
+from asvae_jax.evaluation import evaluate, write_evaluation
 from asvae_jax.run import CHECKPOINTS, Run, load_run, state_template
 from asvae_jax.terminal import exit_code_of
 from asvae_jax.train import TrainingData, dry_run, fresh_state, train
@@ -137,11 +136,10 @@ def test_signals_are_noted_while_training_and_no_longer(number):
 
 def test_finished_run_is_not_trained_again(straight, tmp_path):
     folder = copy_of(straight, tmp_path / "run", last=STEPS)
-    before = (folder / "metrics.jsonl").read_text()
     again = train(CONFIG, folder)
     assert_bit_equal(again.params, straight.params)
     assert_bit_equal(again.statistics, straight.statistics)
-    assert (folder / "metrics.jsonl").read_text() == before
+    assert records(folder) == records(straight.folder)
 
 
 def test_damaged_newest_checkpoint_is_passed_over_loudly_and_written_again(straight, tmp_path, caplog):
@@ -168,7 +166,14 @@ def test_run_with_nothing_but_damaged_checkpoints_does_not_start_afresh(straight
 
 @pytest.mark.parametrize(
     ("section", "key", "value"),
-    [("method", "b_kl", 2.0), ("model", "latent_dim", 5), ("data", "batch_size", 32), ("training", "warmup_steps", 2)],
+    [
+        ("method", "b_kl", 2.0),
+        ("model", "latent_dim", 5),
+        ("data", "batch_size", 32),
+        ("data", "flip", True),
+        ("data", "value_range", (-1.0, 1.0)),
+        ("training", "warmup_steps", 2),
+    ],
 )
 def test_other_settings_in_the_same_folder_exit_with_2_and_name_the_key(
     section, key, value, straight, tmp_path, capsys
@@ -180,6 +185,13 @@ def test_other_settings_in_the_same_folder_exit_with_2_and_name_the_key(
     message = capsys.readouterr().err
     assert f"{section}.{key} {was} -> {value}" in message and "--workdir" in message
     assert steps_of(folder) == [4]
+
+
+def test_other_threads_and_another_folder_of_the_same_data_go_on_bit_for_bit(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=8)
+    data = dataclasses.replace(CONFIG.data, read_threads=4, data_dir=str(tmp_path / "data"))
+    train(dataclasses.replace(CONFIG, data=data), folder)
+    assert_bit_equal(stored(folder, STEPS), stored(straight.folder, STEPS))
 
 
 def test_steps_per_dispatch_that_step_over_the_end_are_refused(tmp_path, capsys):
@@ -241,14 +253,14 @@ def test_refused_steps_are_logged_and_warned_of(tmp_path, caplog):
     assert all(math.isfinite(value) for name, value in records(tmp_path)[0].items() if name != "step")
 
 
-def one_step_metrics(config: Config, devices: int) -> dict[str, np.ndarray]:
+def step_metrics(config: Config, steps: int, devices: int = 4) -> dict[str, np.ndarray]:
     """The metrics of every step, on the first `devices` devices."""
     mesh = Mesh(np.asarray(jax.devices()[:devices]), ("data",))
     data = TrainingData(config, mesh)
-    run_steps = data.compiled_steps(config)
+    run_steps, batches = data.compiled_steps(config), data.batches(0)
     state, series = fresh_state(config, mesh), []
-    for step in range(config.training.steps):
-        state, metrics = run_steps(state, step)
+    for _ in range(0, steps, config.training.steps_per_dispatch):
+        state, metrics = run_steps(state, *next(batches))
         series.append(metrics)
     return {name: np.concatenate([np.asarray(metrics[name]) for metrics in series]) for name in series[0]}
 
@@ -258,7 +270,7 @@ def test_every_method_trains_alike_on_one_device_and_on_four(method, tmp_path):
     config = digits(f"{method},tiny", training__steps=10, training__log_every_steps=1, checkpoint__every_steps=10)
     finished = train(config, tmp_path)
     assert make_mesh(config).size == 4
-    on_one = one_step_metrics(config, devices=1)
+    on_one = step_metrics(config, steps=10, devices=1)
     # A record has no figure for a network whose turn it was not.
     on_four = {name: [record.get(name, math.nan) for record in records(tmp_path)] for name in on_one}
     assert on_four["skipped"] == [0] * 10
@@ -295,7 +307,11 @@ def test_figures_of_a_record(straight):
 
 
 def test_settings_are_kept_beside_the_run(straight):
-    assert json.loads((straight.folder / "config.json").read_text()) == json.loads(json.dumps(CONFIG.to_dict()))
+    settings = json.loads(json.dumps(CONFIG.to_dict()))
+    assert json.loads((straight.folder / "config.json").read_text()) == settings
+    # And at the head of the figures that were measured under them.
+    first_line, _ = (straight.folder / "metrics.jsonl").read_text().split("\n", 1)
+    assert json.loads(first_line) == {"step": 0, "config": settings}
 
 
 def test_warmup_is_a_plain_vae_and_the_method_follows(tmp_path):
@@ -309,19 +325,9 @@ def test_warmup_is_a_plain_vae_and_the_method_follows(tmp_path):
         assert {"kl_fake", "kl_rec", "as_distance"} <= set(record)
     # The same steps by themselves, as the method `vae`.
     alone = dataclasses.replace(config.warmup(), training=dataclasses.replace(config.training, warmup_steps=0))
-    expected = one_step_metrics_of_toy(alone, steps=10)
+    expected = step_metrics(alone, steps=10)
     np.testing.assert_allclose(second["encoder/loss"], np.mean(expected["encoder/loss"][5:]), rtol=1e-6)
     np.testing.assert_allclose(second["kl_real"], np.mean(expected["kl_real"][5:]), rtol=1e-6)
-
-
-def one_step_metrics_of_toy(config: Config, steps: int) -> dict[str, np.ndarray]:
-    mesh = make_mesh(config)
-    run_steps = TrainingData(config, mesh).compiled_steps(config)
-    state, series = fresh_state(config, mesh), []
-    for step in range(0, steps, config.training.steps_per_dispatch):
-        state, metrics = run_steps(state, step)
-        series.append(metrics)
-    return {name: np.concatenate([np.asarray(metrics[name]) for metrics in series]) for name in series[0]}
 
 
 def test_tensorboard_reads_scalars_pictures_and_settings(straight):
@@ -391,39 +397,25 @@ def test_no_room_for_checkpoints_exits_with_4(tmp_path):
     assert steps_of(tmp_path) == []
 
 
-# One of two processes of one device each: on a CPU, two devices a process can wait for each other for ever in Gloo.
-JOB = """
-import json, sys
-from pathlib import Path
-import jax
-port, process, workdir, config = sys.argv[1:]
-jax.distributed.initialize(f"localhost:{port}", 2, int(process))
-from asvae_jax.config import resolve
-from asvae_jax.terminal import exit_code_of
-from asvae_jax.train import train
-sys.exit(exit_code_of(lambda: train(resolve(json.loads(config)), Path(workdir))))
-"""
+def run_together(command: list[str], processes: int) -> None:
+    """A job to its good end."""
+    with job(command, processes) as running:
+        for process in running:
+            finished = ended(process)
+            assert finished.returncode == 0, finished.stderr
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
-def job(process: int, port: int, workdir: Path, config: Config) -> list[str]:
-    return ["-c", JOB, str(port), str(process), str(workdir), json.dumps(config.to_dict())]
+def assert_evaluated_alike(folder: Path, run: Run) -> None:
+    """What lies in a run's folder is what this process measures, but for the rounding of sums."""
+    kept, measured = json.loads((folder / "evaluation.json").read_text()), evaluate(run)
+    for weights in ("raw", "ema"):
+        assert set(kept[weights]) == {"psnr", "ssim", "mse"}
+        assert kept[weights] == pytest.approx(measured[weights], rel=1e-6, abs=0)
+    assert kept["protocol"] == json.loads(json.dumps(measured["protocol"]))
 
 
 def test_two_processes_train_one_run(straight, tmp_path):
-    port = free_port()
-    with (
-        started(job(0, port, tmp_path, CONFIG), devices=1) as first,
-        started(job(1, port, tmp_path, CONFIG), devices=1) as second,
-    ):
-        for process in (first, second):
-            finished = ended(process)
-            assert finished.returncode == 0, finished.stderr
+    run_together([*arguments(CONFIG, "tiny", tmp_path), "--distributed"], 2)
     # One set of files, as from one process.
     assert steps_of(tmp_path) == [4, 8, 12]
     assert [record["step"] for record in records(tmp_path)] == list(range(1, STEPS + 1))
@@ -436,20 +428,83 @@ def test_two_processes_train_one_run(straight, tmp_path):
     assert_close(together.params, straight.params, rtol=1e-4)
     assert_close(together.ema, straight.ema, rtol=1e-4)
     assert_close(together.statistics, straight.statistics, rtol=1e-3)
+    assert_evaluated_alike(tmp_path, together)
+
+
+def test_two_processes_evaluate_a_run_as_one_does(straight, tmp_path):
+    # 359 images are 7 batches of 52, so that the last batch of the second process is padding alone.
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    run_together([*arguments(CONFIG, "tiny", folder), "--distributed", "--mode=evaluate"], 2)
+    assert_evaluated_alike(folder, load_run(folder))
 
 
 def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path):
     endless = digits(
         "vae,tiny", training__steps=1_000_000, training__log_every_steps=1, checkpoint__every_steps=1_000_000
     )
-    port = free_port()
-    with (
-        started(job(0, port, tmp_path, endless), devices=1) as first,
-        started(job(1, port, tmp_path, endless), devices=1) as second,
-    ):
+    with job([*arguments(endless, "vae,tiny", tmp_path), "--distributed"], 2) as (first, second):
         wait(lambda: len(records(tmp_path)) >= 1, first)
         second.send_signal(signal.SIGTERM)
         stopped = [ended(process) for process in (first, second)]
     assert [finished.returncode for finished in stopped] == [75, 75], stopped
     [step] = steps_of(tmp_path)
     assert all(f"Stopped at step {step:,} as asked" in finished.stderr for finished in stopped)
+
+
+# The trainer's own command line, with every row that it takes from its data kept: (step, first row) names the file.
+RECORDED = """
+import sys
+from pathlib import Path
+import numpy as np
+from asvae_jax import main, train
+folder, taken = Path(sys.argv.pop(1)), train.TrainingData.batches
+def recorded(data, first_step):
+    for step, (pixels,) in enumerate(taken(data, first_step), first_step):
+        for shard in pixels.addressable_shards:
+            np.save(folder / f"{step:03}-{shard.index[1].start or 0:03}.npy", shard.data[0])
+        yield (pixels,)
+train.TrainingData.batches = recorded
+main.main()
+"""
+
+
+def test_run_resumed_on_other_numbers_of_processes_sees_the_same_images_and_learns_the_same(tmp_path, monkeypatch):
+    def config(steps: int) -> Config:
+        # 11 batches an epoch: the seams at 11 and 22 lie within the second and the third part.
+        return digits(
+            "vae,tiny", data__batch_size=128, training__steps=steps, training__log_every_steps=1,
+            checkpoint__every_steps=8,
+        )  # fmt: skip
+
+    served = tmp_path / "served"
+    served.mkdir()
+    for steps, processes in ((8, 1), (16, 2), (24, 1)):
+        _, _, *flags = arguments(config(steps), "vae,tiny", tmp_path / "run")
+        run_together(["-c", RECORDED, str(served), *flags, *["--distributed"] * (processes > 1)], processes)
+        assert len(list(served.iterdir())) == {8: 8, 16: 24, 24: 32}[steps]
+    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 25))
+
+    whole = config(24)
+    batches = TrainingData(whole, make_mesh(whole)).batches(0)
+    for step in range(24):
+        parts = [np.load(path) for path in sorted(served.glob(f"{step:03}-*"))]
+        np.testing.assert_array_equal(np.concatenate(parts), next(batches)[0][0])
+    for epoch in (range(11), range(11, 22)):
+        images = [image for step in epoch for path in served.glob(f"{step:03}-*") for image in np.load(path)]
+        assert len(images) == len({image.tobytes() for image in images}) == 11 * 128
+
+    straight = train(whole, tmp_path / "straight")
+    resumed = load_run(tmp_path / "run")
+    # Rounding makes a difference of 2e-6, a single image upside down at the very last step one of 3e-4.
+    assert_close(resumed.params, straight.params, rtol=1e-5)
+    assert_close(resumed.ema, straight.ema, rtol=1e-5)
+    taken = TrainingData.batches
+
+    def with_one_wrong_image(data: TrainingData, first_step: int):
+        for step, (pixels,) in enumerate(taken(data, first_step), first_step):
+            yield (pixels.at[0, 0].set(pixels[0, 0, ::-1]) if step == 23 else pixels,)
+
+    monkeypatch.setattr(TrainingData, "batches", with_one_wrong_image)
+    wrong = train(whole, tmp_path / "wrong")
+    with pytest.raises(AssertionError):
+        assert_close(wrong.params, straight.params, rtol=1e-4)

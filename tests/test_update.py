@@ -9,10 +9,12 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from toy_runs import BATCH, LATENT, METHODS, assert_close, poisoned, toy_config, toy_inputs
+from training_runs import digits
 
 from asvae_jax import presets
 from asvae_jax.config import resolve
 from asvae_jax.data import toys
+from asvae_jax.data.augment import training_images
 from asvae_jax.methods import make_method
 from asvae_jax.models import make_networks
 from asvae_jax.update import draw_noise, init_state, make_steps, make_toy_steps, make_update
@@ -233,15 +235,16 @@ def test_rate_falls_at_its_milestones():
 
 
 @pytest.mark.parametrize("name", ["asintrovae", "wgan_gp"])
-def test_three_steps_at_once_are_three_single_steps(name, update_of):
-    config = toy_config(name)
-    state, _, _ = toy_inputs(config)
-    images = toys.draw("8gaussians", jax.random.key(5), 3 * BATCH).reshape(3, BATCH, 2)
-    at_once, metrics = jax.jit(make_steps(config))(state, images)
-    one_by_one = state
+def test_three_steps_at_once_are_three_single_steps(name):
+    # Pixels are scaled and mirrored within the step.
+    config = digits(f"{name},tiny", data__value_range=(-1.0, 1.0), data__flip=True, model__channels=(4,))
+    state = init_state(config, jax.random.key(0))
+    pixels = np.random.default_rng(0).integers(256, size=(3, 16, 8, 8, 1), dtype=np.uint8)
+    at_once, metrics = jax.jit(make_steps(config))(state, pixels)
+    one_by_one, update = state, jax.jit(make_update(config))
     for i in range(3):
-        noise = draw_noise(state.key, i, BATCH, LATENT)
-        one_by_one, single = update_of(name)(one_by_one, images[i], noise)
+        images = training_images(config.data, pixels[i], state.key, i)
+        one_by_one, single = update(one_by_one, images, draw_noise(state.key, i, 16, config.model.latent_dim))
         assert {key: float(values[i]) for key, values in metrics.items()} == pytest.approx(
             {key: float(value) for key, value in single.items()}, rel=1e-4, abs=1e-6, nan_ok=True
         )

@@ -4,6 +4,8 @@ import atexit
 import contextlib
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -86,6 +88,36 @@ def started(command: list[str], devices: int = 4, **options) -> Iterator[subproc
             yield process
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def job(command: list[str], processes: int) -> Iterator[list[subprocess.Popen]]:
+    """A python command as Open MPI starts it, for `--distributed`: so many processes of one device each.
+
+    One, since two devices a process can wait for each other for ever in XLA's collectives on a CPU.
+    """
+    # JAX reads the coordinator's port, one of the last 2**12 there are, out of the job's number.
+    number = (_free_port(65_536 - 2**12, 65_536) - (65_536 - 2**12)) * 2**12
+    ranks = [
+        {
+            "OMPI_MCA_orte_hnp_uri": f"{number}.0;tcp://127.0.0.1:1",
+            "OMPI_COMM_WORLD_SIZE": str(processes),
+            "OMPI_COMM_WORLD_RANK": str(rank),
+            "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
+        }
+        for rank in range(processes)
+    ]
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(started(command, devices=1, env=rank)) for rank in ranks]
+
+
+def _free_port(first: int, end: int) -> int:
+    """One that other workers will hardly find at the same time."""
+    while True:
+        port = random.SystemRandom().randrange(first, end)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def run(command: list[str], devices: int = 4, **options) -> subprocess.CompletedProcess:

@@ -77,7 +77,9 @@ def read_batches(
 
     def own_rows(turn: int) -> np.ndarray:
         steps = range(first_step + turn * group, first_step + (turn + 1) * group)
-        return np.stack([images.rows(np.split(order[step], processes)[process]) for step in steps])
+        own = np.stack([np.split(order[step], processes)[process] for step in steps])
+        rows = images.rows(own.reshape(-1))
+        return rows.reshape(*own.shape, *rows.shape[1:])
 
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(_READ_AHEAD, threads))
     return iter(grain.MapDataset.range(_NO_END).map(own_rows).to_iter_dataset(reading))
