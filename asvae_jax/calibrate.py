@@ -41,7 +41,7 @@ def has_statistics(config: Config) -> bool:
 
 
 def make_calibrate(config: Config, mesh: Mesh) -> Callable[[dict[str, Any], Iterable[jax.Array]], Statistics]:
-    """calibrate(params, batches of real images [B, ...] in [0, 1]) -> statistics, averaged over the batches.
+    """calibrate(params, batches of real images [B, ...] as networks see them) -> statistics, averaged over the batches.
 
     Raises (when called):
       NotFiniteError: if a statistic is not finite.

@@ -26,7 +26,7 @@ from asvae_jax.update import TrainState
 
 _log = logging.getLogger(__name__)
 
-LAYOUT = 1
+LAYOUT = 2
 _TRASH = "trash"
 _PACKAGES = ("asvae_jax", "jax", "flax", "optax", "orbax-checkpoint")
 

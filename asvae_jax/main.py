@@ -23,7 +23,7 @@ from asvae_jax.config import ConfigError, ImageData, check_overrides, load_file,
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
 from asvae_jax.terminal import exit_code_of, log_to_terminal
-from asvae_jax.train import dry_run, sheet_path, train
+from asvae_jax.train import differences, dry_run, sheet_path, train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant: configs/digits.py:sintrovae,tiny."
@@ -46,6 +46,7 @@ def _run() -> None:
     config = resolve(_CONFIG.value)
     if _WORKDIR.value is None and _MODE.value != "benchmark":
         raise ConfigError("--workdir is needed; --help shows examples.")
+    workdir = Path(_WORKDIR.value or ".").expanduser().absolute()
     log_to_terminal()
     if isinstance(config.data, ImageData):
         # Before any device is taken: whoever lacks the data shall know at once.
@@ -57,16 +58,19 @@ def _run() -> None:
         print(benchmark.table(benchmark.benchmark(config)))
         return
     _keep_compiled_programs()
-    workdir = Path(_WORKDIR.value).expanduser().absolute()
     if _DRY_RUN.value:
         print(dry_run(config, workdir))
         return
     if _MODE.value == "train":
         run = train(config, workdir, profile=_PROFILE.value)
-    elif (run := load_run(workdir)).config != config:
-        raise ConfigError(
-            f"{workdir} was trained with other settings; a run is evaluated with its own: python -m asvae_jax evaluate."
-        )
+    else:
+        run = load_run(workdir)
+        if changed := differences(run.config, config):
+            raise ConfigError(
+                f"{workdir} was trained with other settings ({'; '.join(changed)}); a run is evaluated with its own: "
+                "python -m asvae_jax evaluate."
+            )
+        run = run._replace(config=config)
     # Every process evaluates, since the weights lie on the devices of all; one of them writes.
     path, result = write_evaluation(run)
     if distributed.is_main_process():

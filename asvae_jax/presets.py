@@ -80,7 +80,7 @@ def image_data(name: str, **changes: Any) -> dict[str, Any]:
     """The data section of an image set, but for the batch size."""
     shape = IMAGE_SETS[name].shape
     known = {} if shape is None else dict(shape=shape)
-    common = dict(name=name, value_range=(0.0, 1.0), read_threads=2, data_dir=_data_dir())
+    common = dict(name=name, value_range=(0.0, 1.0), read_threads=4, data_dir=_data_dir())
     return {**common, **known, **IMAGE_DATA[name], **changes}
 
 

@@ -263,18 +263,20 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
             stored = resolve(store.read_meta(step)["config"])
         except CheckpointError:  # `read_newest` is to report it
             continue
-        may_change = _MAY_CHANGE + (() if _annealed(config) else ("training.steps",))
-        differences = [
-            f"{path} {was!r} -> {now!r}"
-            for path, was, now in _differences(stored.to_dict(), config.to_dict())
-            if not _is_one_of(path, may_change)
-        ]
-        if differences:
+        if changed := differences(stored, config, () if _annealed(config) else ("training.steps",)):
             raise ConfigError(
-                f"{store.folder.parent} holds a run with other settings ({'; '.join(differences)}); "
-                "choose a new --workdir."
+                f"{store.folder.parent} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
             )
         return
+
+
+def differences(was: Config, now: Config, may_change: tuple[str, ...] = ()) -> list[str]:
+    """Settings that differ, in words, but for those that change nothing of what a run is."""
+    return [
+        f"{path} {old!r} -> {new!r}"
+        for path, old, new in _differences(was.to_dict(), now.to_dict())
+        if not _is_one_of(path, _MAY_CHANGE + may_change)
+    ]
 
 
 def _is_one_of(path: str, settings: tuple[str, ...]) -> bool:

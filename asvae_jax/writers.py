@@ -35,9 +35,13 @@ class JsonLinesWriter:
             fresh.write_text("".join(line + "\n" for line in kept))
             fresh.replace(path)
         self._file = path.open("a")
-        self._file.write(json.dumps({"step": first_step, "config": settings}) + "\n")
+        self._header: str | None = json.dumps({"step": first_step, "config": settings}) + "\n"
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self._header:
+            # Not before: a run that is finished already has nothing to head.
+            self._file.write(self._header)
+            self._header = None
         self._file.write(json.dumps({"step": step, **{name: float(value) for name, value in scalars.items()}}) + "\n")
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:

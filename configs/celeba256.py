@@ -18,7 +18,7 @@ def get_config(variant: str = ""):
         channels=(64, 128, 256, 512, 512, 512),
         latent_dim=256,
         batch_size=32,
-        steps=150 * (162_770 // 32),
+        steps=150 * ((202_599 if "full_frame" in variant else 162_770) // 32),
         betas=Betas(b_kl=0.5, b_rec=1.0, b_neg=1024.0),
         introvae=IntroVaeBetas(b_kl=1.0, b_rec=0.05, b_neg=0.5, margin=120.0),
     )

@@ -268,12 +268,12 @@ def test_state_that_is_not_finite_is_refused(item, value, tmp_path):
 
 def test_another_layout_is_refused_with_the_version_that_reads_it(tmp_path, monkeypatch):
     with monkeypatch.context() as future:
-        future.setattr(checkpoint, "LAYOUT", 2)
+        future.setattr(checkpoint, "LAYOUT", 3)
         save(tmp_path, 1)
     store = CheckpointStore(tmp_path)
-    with pytest.raises(CheckpointError, match="layout 2, this version reads 1; use asvae_jax "):
+    with pytest.raises(CheckpointError, match="layout 3, this version reads 2; use asvae_jax "):
         store.read(1, templates(TOY))
-    with pytest.raises(CheckpointError, match="layout 2"):
+    with pytest.raises(CheckpointError, match="layout 3"):
         store.read_newest(templates(TOY))
 
 
