@@ -152,15 +152,16 @@ def _checked_metadata(folder: Path, data: ImageData) -> dict[str, Any]:
         if written == _FORMAT and not {"train", "test"} <= {split["name"] for split in info["splits"]}:
             raise ValueError("no splits")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} has damaged metadata. {_remedy(folder, data)}") from error
+        raise DataError(f"{folder} has damaged metadata. {remedy(folder, data)}") from error
     if written != _FORMAT:
         raise DataError(
-            f"{folder} is in the format {written}, and training reads {_FORMAT} alone. {_remedy(folder, data)}"
+            f"{folder} is in the format {written}, and training reads {_FORMAT} alone. {remedy(folder, data)}"
         )
     return metadata
 
 
-def _remedy(folder: Path, data: ImageData) -> str:
+def remedy(folder: Path, data: ImageData) -> str:
+    """What to do about a set that is not whole."""
     return f"Remove {folder} and run: {prepare_command(data)}"
 
 
@@ -189,21 +190,21 @@ def _other_recipes(builder: PreparedImages) -> str:
 def _opened(builder: PreparedImages, data: ImageData) -> PreparedSet:
     """Checks a set without reading its pixels."""
     folder = Path(builder.data_path)
-    remedy, metadata = _remedy(folder, data), _checked_metadata(folder, data)
+    advice, metadata = remedy(folder, data), _checked_metadata(folder, data)
     builder.info.read_from_directory(folder)
     shards = {name: [Path(path) for path in split.filepaths] for name, split in builder.info.splits.items()}
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
     for name, paths in shards.items():
         if missing := [path.name for path in paths if not path.is_file()]:
-            raise DataError(f"{folder} lacks {missing[0]}. {remedy}")
+            raise DataError(f"{folder} lacks {missing[0]}. {advice}")
         try:
             stored = len(ArrayRecordDataSource(paths))
         except (ValueError, RuntimeError, OSError) as error:
             raise DataError(
-                f"{folder} has a shard that is no whole {_FORMAT} file ({_first_line(error)}). {remedy}"
+                f"{folder} has a shard that is no whole {_FORMAT} file ({_first_line(error)}). {advice}"
             ) from error
         if stored != sizes[name]:
-            raise DataError(f"{folder} holds {stored:,} {name} images instead of {sizes[name]:,}. {remedy}")
+            raise DataError(f"{folder} holds {stored:,} {name} images instead of {sizes[name]:,}. {advice}")
     return PreparedSet(folder, shards, sizes, metadata)
 
 

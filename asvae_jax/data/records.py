@@ -8,7 +8,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.proto import tf_example_pb2
 
 from asvae_jax.config import ImageData
-from asvae_jax.data.prepare import open_prepared, prepare_command
+from asvae_jax.data.prepare import open_prepared, remedy
 from asvae_jax.errors import DataError
 
 # Splits up to this size (MNIST's and CIFAR-10's) are better held than read again and again.
@@ -65,8 +65,7 @@ class Split:
         except Exception as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
-                f"{self._folder}: image {index} cannot be read ({first_line}). Remove that folder and run: "
-                f"{prepare_command(self._data)}"
+                f"{self._folder}: image {index} cannot be read ({first_line}). {remedy(self._folder, self._data)}"
             ) from error
         return pixels
 
