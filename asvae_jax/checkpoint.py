@@ -7,7 +7,6 @@ Orbax does not notice a flipped byte.
 
 import contextlib
 import hashlib
-import importlib.metadata
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +21,13 @@ from jax.experimental import multihost_utils
 
 from asvae_jax.config import Checkpoint, Config
 from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError
+from asvae_jax.provenance import commit, versions
 from asvae_jax.update import TrainState
 
 _log = logging.getLogger(__name__)
 
-LAYOUT = 2
+LAYOUT = 3
 _TRASH = "trash"
-_PACKAGES = ("asvae_jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 Items = dict[str, Any]
 
@@ -80,7 +79,8 @@ class CheckpointStore:
             "step": step,
             "data_position": step,
             "config": config.to_dict(),
-            "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+            "versions": versions(),
+            "commit": commit(),
             "digests": {name: digest(item) for name, item in items.items()},
         }
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}

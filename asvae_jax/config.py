@@ -214,17 +214,35 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class ToyEvaluation:
-    """`samples` points, real and generated each."""
+    """`samples` points, real and generated each; `every_steps` and `best` as for images."""
 
     samples: int
+    every_steps: int
+    best: Literal["none", "kl", "jsd", "kl_paper", "jsd_paper", "modes_hit"]
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageEvaluation:
-    """`calibration_batches` of `batch_size` images give the batch-norm statistics."""
+    """`calibration_batches` of `batch_size` images give the batch-norm statistics.
+
+    `samples` images are generated and compared with the training split by what `features` sees in them, as far as
+    `measures` asks for it. `features_file` holds the weights of Inception (`convert-inception` writes it; "digits" needs
+    none), `reference_file` the statistics of the training split (`fid-stats` writes it; "" measures the split itself).
+    The averaged weights are evaluated every `every_steps` in training, too (0: only at its end), and the checkpoint
+    that is best by the measure `best` is kept.
+    """
 
     batch_size: int
     calibration_batches: int
+    samples: int
+    measures: tuple[Literal["reconstruction", "codes", "fid", "kid", "precision_recall"], ...]
+    features: Literal["inception", "inception_tf", "inception_batchstat", "digits"]
+    features_file: str
+    reference_file: str
+    every_steps: int
+    best: Literal[
+        "none", "psnr", "ssim", "mse", "elbo", "fid", "kid", "precision", "recall", "density", "coverage"
+    ]  # fmt: skip
 
 
 Method = Vae | IntroVae | SIntroVae | AsIntroVae | WganGp
@@ -233,6 +251,19 @@ METHOD_SETTINGS: dict[str, type] = {
 }  # fmt: skip
 TOY_LIMITS = {"8gaussians": 2.0, "2spirals": 4.0, "checkerboard": 4.0, "rings": 4.0, "25gaussians": 8.0}
 """The toys and the half-width of the square that they are evaluated on."""
+
+
+IMAGE_MEASURES = {
+    "reconstruction": ("psnr", "ssim", "mse"),
+    "codes": ("elbo", "kl_real", "active_units"),
+    "fid": ("fid",),
+    "kid": ("kid",),
+    "precision_recall": ("precision", "recall", "density", "coverage"),
+}
+"""What `evaluation.measures` can ask for, and the figures that each gives."""
+
+WITH_ENCODER = (*IMAGE_MEASURES["reconstruction"], *IMAGE_MEASURES["codes"])
+"""The figures that a method without an encoder cannot have."""
 
 
 class ImageSet(NamedTuple):
@@ -432,6 +463,7 @@ def _check(config: Config) -> None:
     """What no type says: ranges, and settings that contradict each other."""
     method, model, data, training = config.method, config.model, config.data, config.training
     optimizer, ema, checkpoint = config.optimizer, config.ema, config.checkpoint
+    evaluation = config.evaluation
 
     positive = {
         "data.batch_size": data.batch_size, "model.latent_dim": model.latent_dim, "training.steps": training.steps,
@@ -440,13 +472,14 @@ def _check(config: Config) -> None:
         "training.max_skipped_steps": training.max_skipped_steps, "checkpoint.every_steps": checkpoint.every_steps,
         "checkpoint.keep_last": checkpoint.keep_last, "ema.half_life_images": ema.half_life_images,
         "optimizer.learning_rate": optimizer.learning_rate,
-        **{f"evaluation.{k}": v for k, v in dataclasses.asdict(config.evaluation).items()},
+        "evaluation.samples": evaluation.samples, "evaluation.batch_size": config.chunk_size,
     }  # fmt: skip
     for path, value in positive.items():
         _require(value > 0, f"{path} must be positive, got {value}.")
     not_negative = {
         "training.warmup_steps": training.warmup_steps, "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
         "ema.ramp_up": ema.ramp_up, "optimizer.clip_norm": optimizer.clip_norm, "seed": config.seed,
+        "evaluation.every_steps": evaluation.every_steps,
         **{f"method.{k}": v for k, v in dataclasses.asdict(method).items() if isinstance(v, int | float)},
     }  # fmt: skip
     for path, value in not_negative.items():
@@ -484,10 +517,12 @@ def _check(config: Config) -> None:
         per = training.steps_per_dispatch
         _require(value % per == 0, f"{path}={value} must be a multiple of training.steps_per_dispatch={per}.")
     every = checkpoint.every_steps
-    _require(
-        checkpoint.keep_every_steps % every == 0,
-        f"checkpoint.keep_every_steps={checkpoint.keep_every_steps} must be a multiple of every_steps={every}.",
-    )
+    for path, value in {
+        "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
+        "evaluation.every_steps": evaluation.every_steps,
+    }.items():
+        _require(value % every == 0, f"{path}={value} must be a multiple of checkpoint.every_steps={every}.")
+    _check_evaluation(config)
     if isinstance(method, WganGp):
         _require(training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
         _require(method.critic_steps > 0, "method.critic_steps must be positive.")
@@ -505,6 +540,31 @@ def _check(config: Config) -> None:
         _require(
             method.statistic == "V" or data.batch_size >= 2,
             "method.statistic='U' needs a batch of at least two; use 'V'.",
+        )
+
+
+def _check_evaluation(config: Config) -> None:
+    evaluation = config.evaluation
+    if isinstance(evaluation, ImageEvaluation):
+        _require(
+            evaluation.calibration_batches > 0,
+            f"evaluation.calibration_batches must be positive, got {evaluation.calibration_batches}.",
+        )
+    if evaluation.best == "none":
+        return
+    _require(
+        evaluation.every_steps > 0,
+        f"evaluation.best={evaluation.best!r} is judged every evaluation.every_steps, which is 0; set it.",
+    )
+    if isinstance(evaluation, ImageEvaluation):
+        given = [figure for measure in evaluation.measures for figure in IMAGE_MEASURES[measure]]
+        _require(
+            evaluation.best in given,
+            f"evaluation.best={evaluation.best!r} is measured by none of evaluation.measures={evaluation.measures}.",
+        )
+        _require(
+            not isinstance(config.method, WganGp) or evaluation.best not in WITH_ENCODER,
+            f"evaluation.best={evaluation.best!r} needs an encoder, and wgan_gp has none; choose fid.",
         )
 
 

@@ -20,6 +20,12 @@ TABLE1_BETAS = {"c1": (0.3, 0.1, 0.9), "c2": (0.5, 0.1, 0.9), "c3": (0.7, 0.2, 0
 EMA_DECAY_PUBLISHED = 0.999
 """Per step, in the papers and their code."""
 
+DIGITS = {"digits": 5_000, "mnist5k": 5_000, "mnist": 50_000}
+"""The sets that the digits' own feature network is for, and how many images are generated to compare with them."""
+
+INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
+"""The environment variable that names Inception's converted weights."""
+
 _DISTANCE = dict(
     kernel="per_dim", bandwidth=0.0, statistic="V", squash_distance=True, w_enc=1.0, w_dec=1.0, kl_rate=5.0
 )
@@ -111,7 +117,7 @@ def toys(variant: str, *, name: str, betas: Betas) -> ConfigDict:
                 steps_per_dispatch=500, log_every_steps=1_000, max_skipped_steps=20,
             ),
             checkpoint=dict(every_steps=5_000, keep_last=2, keep_every_steps=0),
-            evaluation=dict(samples=5_000),
+            evaluation=dict(samples=5_000, every_steps=0, best="none"),
         )
     )  # fmt: skip
     if words.tiny:
@@ -166,7 +172,7 @@ def images(
                 steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20,
             ),
             checkpoint=dict(every_steps=500, keep_last=3, keep_every_steps=0),
-            evaluation=dict(batch_size=batch_size, calibration_batches=16),
+            evaluation=_image_evaluation(name, batch_size),
         )
     )  # fmt: skip
     if words.tiny:
@@ -176,7 +182,7 @@ def images(
         config.optimizer.milestone_steps = ()
         config.training.update(steps=4, warmup_steps=min(config.training.warmup_steps, 2), log_every_steps=2)
         config.checkpoint.every_steps = 2
-        config.evaluation.update(batch_size=50, calibration_batches=2)
+        config.evaluation.update(batch_size=50, calibration_batches=2, samples=100)
     return config
 
 
@@ -214,6 +220,19 @@ def _method(words: _Words, betas: Betas, introvae: IntroVaeBetas, scale: float) 
         return dict(name="wgan_gp", gp_weight=10.0, critic_steps=5)
     soft = dict(name=words.method, **betas._asdict(), scale=scale, alpha=2.0, gamma_r=1e-8, rec_target_gradient=True)
     return soft if words.method == "sintrovae" else {**soft, **_DISTANCE, **READINGS[words.reading]}
+
+
+def _image_evaluation(name: str, batch_size: int) -> dict[str, Any]:
+    """Sets of digits are compared by the small network that comes with the package. Inception is to be asked for: its
+    weights are the user's to supply."""
+    is_digits = name in DIGITS
+    by_features = ("fid", "kid", "precision_recall") if is_digits else ()
+    return dict(
+        batch_size=batch_size, calibration_batches=16, samples=DIGITS[name] if is_digits else 50_000,
+        measures=("reconstruction", "codes", *by_features), features="digits" if is_digits else "inception",
+        features_file="" if is_digits else os.environ.get(INCEPTION_FILE, ""), reference_file="",
+        every_steps=0, best="none",
+    )  # fmt: skip
 
 
 def _optimizer(method: str, milestone_steps: Sequence[int], learning_rate: float = 2e-4) -> dict[str, Any]:

@@ -40,6 +40,9 @@ _MAY_CHANGE = (
     "checkpoint",
     "data.data_dir",
     "data.read_threads",
+    *(f"evaluation.{name}" for name in ("samples", "measures", "features", "features_file", "reference_file")),
+    "evaluation.every_steps",
+    "evaluation.best",
 )
 
 

@@ -286,12 +286,12 @@ def test_state_that_is_not_finite_is_refused(item, value, tmp_path):
 
 def test_another_layout_is_refused_with_the_version_that_reads_it(tmp_path, monkeypatch):
     with monkeypatch.context() as future:
-        future.setattr(checkpoint, "LAYOUT", 3)
+        future.setattr(checkpoint, "LAYOUT", checkpoint.LAYOUT + 1)
         save(tmp_path, 1)
     store = CheckpointStore(tmp_path)
-    with pytest.raises(CheckpointError, match="layout 3, this version reads 2; use asvae_jax "):
+    with pytest.raises(CheckpointError, match="layout 4, this version reads 3; use asvae_jax "):
         store.read(1, templates(TOY))
-    with pytest.raises(CheckpointError, match="layout 3"):
+    with pytest.raises(CheckpointError, match="layout 4"):
         store.read_newest(templates(TOY))
 
 

@@ -273,7 +273,7 @@ def test_whole_numbers_are_taken_for_numbers():
         (
             "vae",
             dict(checkpoint__keep_every_steps=7_500),
-            r"keep_every_steps=7500 must be a multiple of every_steps=5000",
+            r"keep_every_steps=7500 must be a multiple of checkpoint.every_steps=5000",
         ),
         (
             "asintrovae",
