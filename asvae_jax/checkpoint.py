@@ -54,8 +54,15 @@ class CheckpointStore:
         """Steps that are stored whole, as far as their names tell, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, statistics: Mapping[str, Any], config: Config) -> None:
-        """Begins to write a checkpoint; an error of the one before surfaces here.
+    def save(
+        self,
+        state: TrainState,
+        statistics: Mapping[str, Any],
+        config: Config,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """Begins to write a checkpoint, with the figures that were measured of it, if any; an error of the one before
+        surfaces here.
 
         Raises:
           NotFiniteError: if the state is not finite; it is not saved.
@@ -82,6 +89,7 @@ class CheckpointStore:
             "versions": versions(),
             "commit": commit(),
             "digests": {name: digest(item) for name, item in items.items()},
+            "figures": dict(figures or {}),
         }
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         if step <= max(self.steps(), default=-1):

@@ -226,7 +226,7 @@ class ImageEvaluation:
     """`calibration_batches` of `batch_size` images give the batch-norm statistics.
 
     `samples` images are generated and compared with the training split by what `features` sees in them, as far as
-    `measures` asks for it. `features_file` holds the weights of Inception (`convert-inception` writes it; "digits" needs
+    `measures` asks for it. `features_file` holds Inception's weights (`convert-inception` writes it; "digits" needs
     none), `reference_file` the statistics of the training split (`fid-stats` writes it; "" measures the split itself).
     The averaged weights are evaluated every `every_steps` in training, too (0: only at its end), and the checkpoint
     that is best by the measure `best` is kept.

@@ -5,6 +5,7 @@ import signal
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from asvae_jax.config import Config, ConfigError
@@ -57,9 +58,41 @@ def over_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
 
 
+def local_mesh(batch_size: int) -> Mesh:
+    """This process's devices, or as many of them as share out a batch evenly, for what it computes without the
+    others."""
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+    return Mesh(np.asarray(devices[:count]), ("data",), axis_types=(AxisType.Auto,))
+
+
 def to_global(mesh: Mesh, local: np.ndarray, axis: int = 0) -> jax.Array:
     """The global batch that each process gives its own rows of."""
     return jax.make_array_from_process_local_data(over_batch(mesh, axis), local)
+
+
+def sum_over_processes(array: np.ndarray) -> np.ndarray:
+    """The sum of the float64 arrays that the processes hold, the same in each."""
+    if jax.process_count() == 1:
+        return array
+    # JAX would round float64 to float32 on the way.
+    array = np.ascontiguousarray(array, np.float64)
+    parts = multihost_utils.process_allgather(array.view(np.uint32), tiled=False)
+    return np.asarray(parts).view(np.float64).reshape(-1, *array.shape).sum(axis=0)
+
+
+def rows_of_all_processes(indices: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows 0 to `count` put together, the same in each process.
+
+    Args:
+      indices: [n] of the rows that this process has; n is the same in all processes, and an index may come twice.
+      rows: float32 [n, ...].
+    """
+    whole = np.empty((count, *rows.shape[1:]), np.float32)
+    if jax.process_count() > 1:
+        indices, rows = (np.concatenate(multihost_utils.process_allgather(part)) for part in (indices, rows))
+    whole[indices] = rows
+    return whole
 
 
 def is_main_process() -> bool:

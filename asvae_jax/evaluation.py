@@ -1,130 +1,207 @@
-"""A run -> numbers: 2-D measures for toys, reconstruction measures on the test split for images, for raw and for
-averaged weights."""
+"""A run -> numbers, each with its interval and the protocol that it was measured under: 2-D measures for toys; for
+images reconstruction, codes and what features say of generated images."""
 
-import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu import metrics as clu_metrics
-from flax import struct
-from jax.experimental import multihost_utils
 
-from asvae_jax.config import TOY_LIMITS, Config, ImageData, ToyEvaluation, WganGp
+from asvae_jax.config import TOY_LIMITS, Config, ImageData, ImageEvaluation, ToyEvaluation, WganGp
 from asvae_jax.data import toys
-from asvae_jax.data.images import padded_batches
 from asvae_jax.distributed import is_main_process
-from asvae_jax.figures import image_sheet, points_sheet, sheet_columns
+from asvae_jax.examples import REAL_SEED, Examples, preview_examples
+from asvae_jax.features.networks import FeatureNetwork, open_network
 from asvae_jax.gaussians import kl_to_standard_normal
+from asvae_jax.generation import (
+    Reference,
+    about_split,
+    check_reference,
+    compare,
+    measure_generated,
+    measure_split,
+    read_reference,
+)
 from asvae_jax.losses import reconstruction_error
-from asvae_jax.metrics import density2d, reconstruction
-from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, on_this_process, reconstruct, sample_images
+from asvae_jax.metrics import density2d, intervals
+from asvae_jax.metrics.intervals import Interval
+from asvae_jax.provenance import commit, versions
+from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, make_generate, on_this_process, sample_images
+from asvae_jax.scores import DRAWS, score
 
-# Fixed, so that a run is judged, and its pictures drawn, from the same latents and the same real points each time.
-_SAMPLE_SEED, _REAL_SEED = 1, 2
+# Fixed, so that all runs are judged by the same latents.
+SAMPLE_SEED = 1
 _GN_ELBO_POINTS, _GN_ELBO_GRID = 12_800, 1024
+_BINS, _TOY_BLOCKS = 100, 20
+_BY_FEATURES = ("fid", "kid", "precision_recall")
 
 EVALUATION_FILE = "evaluation.json"
 
+Figures = dict[str, float]
+Poll = Callable[[], None]
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """Measures for both sets of weights.
+
+def evaluate(run: Run, *, weights: Sequence[Weights] = WEIGHTS) -> dict[str, Any]:
+    """The figures that `run.config.evaluation` asks for; all processes of a job call it, and get the same.
 
     Returns:
-      {"step", "protocol", "raw": {measure: value}, "ema": {...}}; see `docs/methods.md` for the measures. A WGAN-GP
-      run on images has none yet, since it cannot reconstruct.
+      {"step", "config", "protocol", "raw": {figure: value}, "ema": {...}, "intervals": {"raw": {figure: [low, high]},
+      ...}}; see `docs/evaluation.md` for the figures and their intervals. Those that need an encoder are left out for
+      WGAN-GP.
+
+    Raises:
+      DataError: if images, the feature network's weights or a reference are absent or not what they should be.
     """
-    measure = _measure_toy if run.config.is_toy else _measure_reconstruction
-    return {"step": run.step, "protocol": _protocol(run), **{weights: measure(run, weights) for weights in WEIGHTS}}
+    return Evaluator(run.config).evaluate(run, weights=weights)
 
 
-def write_evaluation(run: Run) -> tuple[Path, dict[str, Any]]:
-    """`evaluate`, kept as JSON in the run's folder."""
-    result = evaluate(run)
-    path = run.folder / EVALUATION_FILE
+def write_evaluation(
+    run: Run, *, weights: Sequence[Weights] = WEIGHTS, path: Path | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """`evaluate`, kept as JSON at `path` or, as a rule, in the run's folder."""
+    result = evaluate(run, weights=weights)
+    path = path or run.folder / EVALUATION_FILE
     if is_main_process():
         path.write_text(json.dumps(result, indent=2) + "\n")
     return path, result
 
 
 def table(result: dict[str, Any]) -> str:
-    """The measures as lines of text, one column for each set of weights."""
-    lines = [f"step {result['step']:<14} {'raw':>10} {'ema':>10}"]
-    lines += [f"{name:<19} {value:>10.4g} {result['ema'][name]:>10.4g}" for name, value in result["raw"].items()]
+    """The figures as lines of text, with the 95 % interval of each, a column for each set of weights."""
+    columns = [weights for weights in WEIGHTS[::-1] if weights in result]
+    lines = [f"step {result['step']:<19}" + "".join(f"{weights:<28}" for weights in columns).rstrip()]
+    for name in result[columns[0]]:
+        cells = [_with_interval(result[w][name], result["intervals"][w].get(name)) for w in columns]
+        lines.append((f"{name:<24}" + "".join(f"{cell:<28}" for cell in cells)).rstrip())
     return "\n".join(lines)
 
 
-def sheet(run: Run, weights: Weights, real: np.ndarray):
-    """The picture of a run: real, reconstructed and sampled images, or clouds of points; `real` are
-    `preview_examples`."""
-    title = f"{run.config.data.name}, {run.config.method.name}, step {run.step:,}, {weights} weights"
-    rows = {"real": real}
-    if not isinstance(run.config.method, WganGp):
-        rows["reconstruction"] = reconstruct(run, real, weights=weights)
-    rows["sample"] = sample_images(run, jax.random.key(_SAMPLE_SEED), len(real), weights=weights)
-    if run.config.is_toy:
-        return points_sheet(rows, TOY_LIMITS[run.config.data.name], title)
-    return image_sheet(rows, title)
+def _with_interval(value: float, interval: Sequence[float] | None) -> str:
+    return f"{value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
 
 
-def preview_examples(config: Config) -> np.ndarray:
-    """What a run's pictures show: toy points, or a row of images spread over the test split."""
-    examples = Examples(config)
-    count = len(examples) if config.is_toy else min(len(examples), sheet_columns(config.example_shape))
-    return examples.rows(np.linspace(0, len(examples) - 1, count).astype(int))
+class Evaluator:
+    """What evaluating any run of a config needs, opened and checked once: weights of a feature network, a reference.
 
+    Raises:
+      DataError: as `evaluate` does, before anything is measured.
+    """
 
-class Examples:
-    """Real examples by index: images in [0, 1] of a split, read when asked for, or toy points."""
+    def __init__(self, config: Config):
+        self._config = config
+        self._network: FeatureNetwork | None = None
+        self._reference: Reference | None = None
+        evaluation, data = config.evaluation, config.data
+        if isinstance(data, ImageData) and isinstance(evaluation, ImageEvaluation):
+            self._measures = evaluation.measures
+            if set(self._measures) & set(_BY_FEATURES):
+                self._network = open_network(evaluation.features, evaluation.features_file)
+                if evaluation.reference_file:
+                    self._reference = _read_checked(config, evaluation, data, self._network)
 
-    def __init__(self, config: Config, split: str = "test"):
-        if isinstance(config.data, ImageData):
-            # TFDS takes a second to import, and a toy needs none of it.
-            from asvae_jax.data.records import Split
-
-            self._images = Split(config.data, split)
-            self._count = len(self._images)
-        else:
-            self._count = config.chunk_size
-            self._points = np.asarray(toys.draw(config.data.name, jax.random.key(_REAL_SEED), self._count))
-        self._is_toy = config.is_toy
-
-    def __len__(self) -> int:
-        return self._count
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """float32 [n, H, W, C] or [n, 2]."""
-        return self._points[indices] if self._is_toy else self._images.rows(indices).astype(np.float32) / 255
-
-
-def _protocol(run: Run) -> dict[str, Any]:
-    protocol = {"data": dataclasses.asdict(run.config.data), "sample_seed": _SAMPLE_SEED}
-    if isinstance(run.config.evaluation, ToyEvaluation):
+    def evaluate(self, run: Run, *, weights: Sequence[Weights], poll: Poll = lambda: None) -> dict[str, Any]:
+        """See `evaluation.evaluate`; `poll` is called between batches, and raises to stop."""
+        measured = {which: self._measure(run, which, poll) for which in weights}
         return {
-            **protocol,
-            "samples": run.config.evaluation.samples,
-            "bins": 100,
-            "limit": TOY_LIMITS[run.config.data.name],
+            "step": run.step,
+            "config": run.config.to_dict(),
+            "protocol": self._protocol(),
+            **{which: figures for which, (figures, _) in measured.items()},
+            "intervals": {which: spread for which, (_, spread) in measured.items()},
         }
-    return {
-        **protocol,
-        "split": "test",
-        "code": "mean",
-        "calibration_batches": run.config.evaluation.calibration_batches,
-    }
+
+    def _measure(self, run: Run, weights: Weights, poll: Poll) -> tuple[Figures, dict[str, Interval]]:
+        if self._config.is_toy:
+            return _measure_toy(run, weights)
+        # Each process measures its own share, on devices of its own.
+        run = on_this_process(run)
+        figures, spread = self._measure_scores(run, weights, poll)
+        if self._network:
+            by_features = self._measure_generated(run, weights, self._network, poll)
+            figures, spread = figures | by_features[0], spread | by_features[1]
+        return figures, spread
+
+    def _measure_scores(self, run: Run, weights: Weights, poll: Poll) -> tuple[Figures, dict[str, Interval]]:
+        wanted = {"reconstruction": ("psnr", "ssim", "mse"), "codes": ("elbo", "kl_real")}
+        names = [name for measure, given in wanted.items() if measure in self._measures for name in given]
+        if not names or isinstance(self._config.method, WganGp):
+            return {}, {}
+        examples = Examples(self._config)
+        scores = score(run, weights, examples.rows, len(examples), poll)
+        figures = {name: float(np.mean(scores.per_image[name], dtype=np.float64)) for name in names}
+        spread = {name: intervals.bootstrap_mean(scores.per_image[name]) for name in names}
+        if "codes" in self._measures:
+            figures["active_units"] = float(scores.active_units)
+        return figures, spread
+
+    def _measure_generated(
+        self, run: Run, weights: Weights, network: FeatureNetwork, poll: Poll
+    ) -> tuple[Figures, dict[str, Interval]]:
+        if self._reference is None:
+            assert isinstance(self._config.data, ImageData)
+            self._reference = measure_split(self._config.data, "train", network, self._config.chunk_size, poll)
+        generate = make_generate(run, jax.random.key(SAMPLE_SEED), weights)
+        generated = measure_generated(generate, self._config, network, poll)
+        return compare(self._measures, self._reference, generated, network)
+
+    def _protocol(self) -> dict[str, Any]:
+        """All that a figure depends on beside the weights."""
+        config = self._config
+        protocol: dict[str, Any] = {
+            "sample_seed": SAMPLE_SEED,
+            "samples": config.evaluation.samples,
+            "versions": versions(),
+            "commit": commit(),
+            "device": jax.devices()[0].device_kind,
+        }
+        if isinstance(config.evaluation, ToyEvaluation):
+            return {**protocol, "real_seed": REAL_SEED, "bins": _BINS, "limit": TOY_LIMITS[config.data.name]}
+        protocol |= {
+            "split": "test",
+            "code": "mean",
+            "elbo_draws": DRAWS,
+            "calibration": f"{config.evaluation.calibration_batches} batches of {config.chunk_size} training images",
+            "batch_size": config.chunk_size,
+        }
+        if self._network and self._reference:
+            protocol["generation"] = {
+                **self._network.protocol(),
+                "reference": self._reference.about,
+                "n_reference": self._reference.number,
+                "n_generated": config.evaluation.samples,
+                "pixels": "uint8, rounded to nearest",
+            }
+        return protocol
 
 
-def _measure_toy(run: Run, weights: Weights) -> dict[str, float]:
+def _read_checked(config: Config, evaluation: ImageEvaluation, data: ImageData, network: FeatureNetwork) -> Reference:
+    path = Path(evaluation.reference_file).expanduser()
+    reference = read_reference(path, about_split(data, "train", network, config.chunk_size))
+    needs_features = bool({"kid", "precision_recall"} & set(evaluation.measures))
+    check_reference(path, reference, network, needs_features)
+    return reference
+
+
+def _measure_toy(run: Run, weights: Weights) -> tuple[Figures, dict[str, Interval]]:
     name = run.config.data.name
     real = preview_examples(run.config)
-    generated = sample_images(run, jax.random.key(_SAMPLE_SEED), len(real), weights=weights)
-    measures = density2d.evaluate(real, generated, limit=TOY_LIMITS[name], modes=toys.mode_centres(name))
+    generated = sample_images(run, jax.random.key(SAMPLE_SEED), len(real), weights=weights)
+
+    def measures(points: np.ndarray) -> Figures:
+        return density2d.evaluate(real, points, limit=TOY_LIMITS[name], bins=_BINS, modes=toys.mode_centres(name))
+
+    figures = measures(generated)
+    blocks = np.arange(len(generated)) * _TOY_BLOCKS // len(generated)
+    left_out = [measures(generated[blocks != block]) for block in range(_TOY_BLOCKS)]
+    # How many modes are hit is no smooth function of the samples.
+    smooth = [figure for figure in figures if figure != "modes_hit"]
+    spread = {figure: intervals.jackknife(figures[figure], [part[figure] for part in left_out]) for figure in smooth}
     if not isinstance(run.config.method, WganGp):
-        measures["gn_elbo"] = _gn_elbo(run, weights)
-    return measures
+        figures["gn_elbo"] = _gn_elbo(run, weights)
+    return figures, spread
 
 
 def _gn_elbo(run: Run, weights: Weights) -> float:
@@ -132,7 +209,7 @@ def _gn_elbo(run: Run, weights: Weights) -> float:
     name = run.config.data.name
     axis = np.linspace(-TOY_LIMITS[name], TOY_LIMITS[name], _GN_ELBO_GRID, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    data = np.asarray(toys.draw(name, jax.random.key(_REAL_SEED), _GN_ELBO_POINTS))
+    data = np.asarray(toys.draw(name, jax.random.key(REAL_SEED), _GN_ELBO_POINTS))
 
     def scores(points: np.ndarray) -> np.ndarray:
         codes = encode(run, points, weights=weights)
@@ -142,36 +219,3 @@ def _gn_elbo(run: Run, weights: Weights) -> float:
         )
 
     return density2d.gn_elbo(scores(data), scores(grid))
-
-
-@struct.dataclass
-class _ReconstructionMetrics(clu_metrics.Collection):
-    psnr: clu_metrics.Average.from_output("psnr")  # type: ignore[valid-type]
-    ssim: clu_metrics.Average.from_output("ssim")  # type: ignore[valid-type]
-    mse: clu_metrics.Average.from_output("mse")  # type: ignore[valid-type]
-
-
-def _measure_reconstruction(run: Run, weights: Weights) -> dict[str, float]:
-    if isinstance(run.config.method, WganGp):
-        return {}
-    examples = Examples(run.config)
-    # Each process measures its own share, on a device of its own.
-    run = on_this_process(run)
-
-    @jax.jit
-    def measure(real: jax.Array, decoded: jax.Array, mask: jax.Array) -> _ReconstructionMetrics:
-        return _ReconstructionMetrics.single_from_model_output(
-            psnr=reconstruction.psnr(real, decoded),
-            ssim=reconstruction.ssim(real, decoded),
-            mse=reconstruction.mse(real, decoded),
-            mask=mask,
-        )
-
-    total = _ReconstructionMetrics.empty()
-    batches = padded_batches(len(examples), run.config.chunk_size, jax.process_index(), jax.process_count())
-    for indices, mask in batches:
-        real = examples.rows(indices)
-        total = total.merge(measure(real, reconstruct(run, real, weights=weights), jnp.asarray(mask)))
-    # Sums and counts, never averages of averages.
-    whole = jax.tree.map(lambda parts: parts.sum(axis=0), multihost_utils.process_allgather(total, tiled=False))
-    return {name: float(value) for name, value in whole.compute().items()}

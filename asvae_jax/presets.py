@@ -186,6 +186,14 @@ def images(
     return config
 
 
+def variant_of(method: Mapping[str, Any]) -> str:
+    """The words for a method's settings, as far as a reading has a name: "asintrovae,released", "vae"."""
+    for word, reading in READINGS.items():
+        if method["name"] == "asintrovae" and {**_DISTANCE, **reading}.items() <= dict(method).items():
+            return f"asintrovae,{word}"
+    return str(method["name"])
+
+
 class _Words:
     """A variant taken apart: at most one method, one reading, one extra word, and `tiny`."""
 
@@ -230,7 +238,7 @@ def _image_evaluation(name: str, batch_size: int) -> dict[str, Any]:
     return dict(
         batch_size=batch_size, calibration_batches=16, samples=DIGITS[name] if is_digits else 50_000,
         measures=("reconstruction", "codes", *by_features), features="digits" if is_digits else "inception",
-        features_file="" if is_digits else os.environ.get(INCEPTION_FILE, ""), reference_file="",
+        features_file="" if is_digits else inception_file(), reference_file="",
         every_steps=0, best="none",
     )  # fmt: skip
 
@@ -247,6 +255,11 @@ def _optimizer(method: str, milestone_steps: Sequence[int], learning_rate: float
 def published_ema(batch_size: int) -> dict[str, float]:
     """The half-life, in images, of a fixed decay per step."""
     return dict(half_life_images=batch_size * math.log(0.5) / math.log(EMA_DECAY_PUBLISHED), ramp_up=0.0)
+
+
+def inception_file() -> str:
+    """Where Inception's converted weights lie, if the environment says so."""
+    return os.environ.get(INCEPTION_FILE, "")
 
 
 def _data_dir() -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from asvae_jax import update
 from asvae_jax.calibrate import statistics_shape
@@ -14,6 +16,7 @@ from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import Config, ImageData, WganGp, resolve
 from asvae_jax.data.augment import from_value_range, to_value_range
 from asvae_jax.data.images import padded_batches
+from asvae_jax.distributed import local_mesh, over_batch, replicated
 from asvae_jax.errors import CheckpointError, RunError
 from asvae_jax.gaussians import Gaussian
 from asvae_jax.models import make_networks
@@ -21,7 +24,7 @@ from asvae_jax.models import make_networks
 Weights = Literal["ema", "raw"]
 WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BEST = "checkpoints", "best"
 
 
 class Run(NamedTuple):
@@ -39,22 +42,43 @@ class Run(NamedTuple):
         return (self.ema if which == "ema" else self.params), self.statistics.get(which, {})
 
 
-def load_run(path: str | Path) -> Run:
-    """Loads the newest whole checkpoint of a run folder or of its checkpoints folder, or the one step that `path` is
-    the folder of.
+def load_run(path: str | Path, step: int | Literal["latest", "best"] = "latest") -> Run:
+    """Loads a checkpoint of a run.
+
+    Args:
+      path: a run's folder, its checkpoints folder, or the folder of one step within that.
+      step: the newest that is whole, the one that was best by `evaluation.best` in training, or that of a number.
 
     Raises:
       CheckpointError: if there is none, or it is damaged.
     """
-    path = Path(path).absolute()
-    folder, step = _find(path)
-    with CheckpointStore(folder / CHECKPOINTS) as store:
-        found = store.read_newest(_inference_templates) if step is None else store.read(step, _inference_templates)
-    if found is None:
-        raise CheckpointError(f"{store.folder} holds no checkpoint yet; train first, or give the folder of a run.")
-    items, meta = found
+    folder, named = _find(Path(path).absolute())
+    if named is not None:
+        if step != "latest":
+            raise CheckpointError(f"{path} is step {named} already; give the run's folder to choose step {step}.")
+        step = named
+    items, meta = _read_best(folder) if step == "best" else _read(folder, step)
     return Run(
         folder, resolve(meta["config"]), meta["step"], items["params"], items["ema"], items.get("statistics", {})
+    )
+
+
+def _read(folder: Path, step: int | Literal["latest", "best"]) -> tuple[dict[str, Any], dict[str, Any]]:
+    with CheckpointStore(folder / CHECKPOINTS) as store:
+        if isinstance(step, int):
+            return store.read(step, _inference_templates)
+        if found := store.read_newest(_inference_templates):
+            return found
+        raise CheckpointError(f"{store.folder} holds no checkpoint yet; train first, or give the folder of a run.")
+
+
+def _read_best(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    if (folder / BEST).is_dir():
+        with CheckpointStore(folder / BEST) as store:
+            if found := store.read_newest(_inference_templates):
+                return found
+    raise CheckpointError(
+        f"{folder} has no best checkpoint; it is kept where evaluation.best and evaluation.every_steps are set."
     )
 
 
@@ -94,10 +118,10 @@ def _inference_templates(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def on_this_process(run: Run) -> Run:
-    """The run with its weights on one device of this process alone, free to compute what others do not."""
-    device = jax.local_devices()[0]
+    """The run with its weights on the devices of this process alone, free to compute what others do not."""
+    mesh = local_mesh(run.config.chunk_size)
     params, ema, statistics = jax.device_put(
-        jax.tree.map(lambda leaf: np.asarray(leaf), (run.params, run.ema, run.statistics)), device
+        jax.tree.map(lambda leaf: np.asarray(leaf), (run.params, run.ema, run.statistics)), replicated(mesh)
     )
     return run._replace(params=params, ema=ema, statistics=statistics)
 
@@ -105,6 +129,49 @@ def on_this_process(run: Run) -> Run:
 def sample_images(run: Run, key: jax.Array, n: int, *, weights: Weights = "ema") -> np.ndarray:
     """`n` decodings of the prior: images [n, H, W, C] clipped to [0, 1], or toy points [n, 2]."""
     return decode(run, jax.random.normal(key, (n, run.config.model.latent_dim)), weights=weights)
+
+
+def make_autoencode(
+    config: Config,
+) -> tuple[Callable[[Any, jax.Array], Gaussian], Callable[[Any, jax.Array], jax.Array]]:
+    """(encode, decode) of a batch as traceable functions of `Run.weights` and images in [0, 1], or posterior codes."""
+
+    def encode_images(variables: Any, images: jax.Array) -> Gaussian:
+        params, statistics = variables
+        return _encoder(config)((params["encoder"], statistics.get("encoder", {})), images)
+
+    def decode_codes(variables: Any, z: jax.Array) -> jax.Array:
+        params, statistics = variables
+        return _decoder(config)((params["decoder"], statistics.get("decoder_posterior", {})), z)
+
+    return encode_images, decode_codes
+
+
+def make_generate(run: Run, key: jax.Array, weights: Weights) -> Callable[[np.ndarray], jax.Array]:
+    """generate(indices [B]) -> uint8 images [B, H, W, C] on the devices of the weights.
+
+    An image is a function of the key and its index alone: not of the batch, the device or the process it is made in.
+    """
+    params, statistics = run.weights(weights)
+    variables = (params["decoder"], statistics.get("decoder_prior", {}))
+    return lambda indices: _generator(run.config)(variables, key, spread_like(variables, indices))
+
+
+@functools.lru_cache
+def _generator(config: Config) -> Callable:
+    decode_batch = _decoder(config)
+
+    def generate(variables: Any, key: jax.Array, indices: jax.Array) -> jax.Array:
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+        z = jax.vmap(lambda key: jax.random.normal(key, (config.model.latent_dim,)))(keys)
+        return to_uint8(decode_batch(variables, z))
+
+    return jax.jit(generate)
+
+
+def to_uint8(images: jax.Array) -> jax.Array:
+    """Images in [0, 1], clipped and rounded to the nearest of 256 levels."""
+    return jnp.round(255 * jnp.clip(images, 0, 1)).astype(jnp.uint8)
 
 
 def decode(run: Run, z: np.typing.ArrayLike, *, weights: Weights = "ema", posterior: bool = False) -> np.ndarray:
@@ -158,5 +225,16 @@ def _in_batches(function: Callable, weights: Any, inputs: np.typing.ArrayLike, c
     """`function` over batches of one size (the last one padded), so that it is compiled once and memory stays
     bounded."""
     inputs = np.asarray(inputs, np.float32)
-    batches = [function(weights, inputs[indices]) for indices, _ in padded_batches(len(inputs), config.chunk_size)]
+    batches = [
+        function(weights, spread_like(weights, inputs[indices]))
+        for indices, _ in padded_batches(len(inputs), config.chunk_size)
+    ]
     return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[: len(inputs)], *batches)
+
+
+def spread_like(weights: Any, batch: np.ndarray) -> np.typing.ArrayLike:
+    """A batch shared out over the devices that the weights lie on, as far as they are this process's own."""
+    sharding = jax.tree.leaves(weights)[0].sharding
+    if isinstance(sharding, NamedSharding) and sharding.is_fully_addressable and len(batch) % sharding.mesh.size == 0:
+        return jax.device_put(batch, over_batch(sharding.mesh))  # type: ignore[arg-type]
+    return batch

@@ -5,8 +5,9 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 from asvae_jax import distributed, update
+from asvae_jax.best import BestCheckpoint
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import AsIntroVae, Config, ConfigError, ImageData, ToyEvaluation, resolve
@@ -22,9 +24,11 @@ from asvae_jax.data.augment import to_value_range
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
 from asvae_jax.errors import CheckpointError, Preempted
-from asvae_jax.evaluation import preview_examples, sheet
+from asvae_jax.evaluation import Evaluator
+from asvae_jax.examples import preview_examples
 from asvae_jax.progress import Profiling, Progress
-from asvae_jax.run import CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
+from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
+from asvae_jax.sheets import sheet
 from asvae_jax.update import TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
 
@@ -67,6 +71,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
     run_method = data.compiled_steps(config)
     run_warmup = data.compiled_steps(config.warmup()) if config.training.warmup_steps else run_method
     calibrate = make_calibrate(config, mesh)
+    # Opened now, so that what it lacks is told before training and not after.
+    evaluator = Evaluator(config)
 
     with contextlib.ExitStack() as closing:
         # A fresh state, or the newest whole checkpoint.
@@ -84,6 +90,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
         # The loop.
         progress = Progress(config, first_step)
         profiling = closing.enter_context(Profiling(workdir if profile else None))
+        best = closing.enter_context(_best_checkpoint(config, workdir, first_step))
         stop = closing.enter_context(distributed.StopRequest())
         per_dispatch, batches = config.training.steps_per_dispatch, data.batches(first_step)
         while step < config.training.steps:
@@ -101,12 +108,16 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
                 weights = {"raw": state.params, "ema": state.ema}
                 statistics = {name: calibrate(w, data.calibration_batches()) for name, w in weights.items()}
                 store.save(state, statistics, config)
-                _draw_sheets(Run(workdir, config, step, state.params, state.ema, statistics), preview, writers)
+                run = Run(workdir, config, step, state.params, state.ema, statistics)
+                _draw_sheets(run, preview, writers)
             if stopping and not last:
-                store.wait()
-                raise Preempted(
-                    f"Stopped at step {step:,} as asked; the state is saved. Run the same command again to go on."
-                )
+                _stop(store, step)
+            if config.evaluation.every_steps and step % config.evaluation.every_steps == 0:
+                # The state is saved, so that evaluation may be stopped at any batch.
+                result = evaluator.evaluate(run, weights=("ema",), poll=partial(_stop_if, stop, store, step))
+                _report_evaluation(result, writers)
+                if best:
+                    best.offer(state, statistics, result["ema"])
 
         # The last checkpoint must be on disk before anyone hears of success.
         store.wait()
@@ -115,6 +126,31 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
                 f"The checkpoint of the last step, {step}, is not in {store.folder}; run the same command again."
             )
     return Run(workdir, config, step, state.params, state.ema, statistics)
+
+
+def _stop_if(stop: distributed.StopRequest, store: CheckpointStore, step: int) -> None:
+    if stop.received:
+        _stop(store, step)
+
+
+def _stop(store: CheckpointStore, step: int) -> NoReturn:
+    store.wait()
+    raise Preempted(f"Stopped at step {step:,} as asked; the state is saved. Run the same command again to go on.")
+
+
+def _best_checkpoint(config: Config, workdir: Path, first_step: int) -> contextlib.AbstractContextManager:
+    """Of a BestCheckpoint, or of None if none is to be kept."""
+    if config.evaluation.best == "none":
+        return contextlib.nullcontext()
+    return contextlib.closing(BestCheckpoint(workdir / BEST, config, first_step))
+
+
+def _report_evaluation(result: dict[str, Any], writers: Writers) -> None:
+    figures = result["ema"]
+    writers.write_scalars(result["step"], {f"evaluation/{name}": value for name, value in figures.items()})
+    writers.flush()
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    _log.info("evaluation at step %d  %s", result["step"], shown)
 
 
 def dry_run(config: Config, workdir: Path) -> str:
@@ -129,6 +165,7 @@ def dry_run(config: Config, workdir: Path) -> str:
     state = jax.eval_shape(lambda: update.init_state(config, jax.random.key(0)))
     compiled = data.lower_steps(config).compile()
     memory, training = program_memory(compiled), config.training
+    Evaluator(config)
     stored = _stored_steps(config, workdir)
     counts = {name: parameter_overview.count_parameters(state.params[name]) for name in state.params}
     lines = [

@@ -19,7 +19,7 @@ from training_runs import ROOT, digits, run, toy
 from asvae_jax import presets
 from asvae_jax.__main__ import main
 from asvae_jax.config import IMAGE_SETS, TOY_LIMITS, load_file, resolve
-from asvae_jax.evaluation import Examples
+from asvae_jax.examples import Examples
 from asvae_jax.experiments import table1
 from asvae_jax.run import Run, load_run, sample_images
 from asvae_jax.train import train

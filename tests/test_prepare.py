@@ -32,6 +32,7 @@ from stand_ins import data_section, publish
 from training_runs import ROOT, environment, run, started, wait_until
 
 from asvae_jax import __main__ as commands
+from asvae_jax.commands.arguments import image_data_of
 from asvae_jax.config import ImageData
 from asvae_jax.data import builders
 from asvae_jax.data.builders import held_out
@@ -875,7 +876,7 @@ def test_the_command_that_is_advised_prepares_just_what_was_wanted(tmp_path):
     for data in sections:
         python, module, package, *words = shlex.split(prepare_command(data))
         assert [python, module, package, words[0]] == ["python", "-m", "asvae_jax", "prepare"]
-        assert commands._image_data(commands._parser().parse_args(words)) == data
+        assert image_data_of(commands._parser().parse_args(words)) == data
 
 
 # A preparation that is killed, and a full disk.

@@ -1,7 +1,9 @@
 """The images of a prepared set, by index."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
@@ -10,6 +12,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from asvae_jax.config import ImageData
 from asvae_jax.data.prepare import open_prepared, remedy
 from asvae_jax.errors import DataError
+
+T = TypeVar("T")
 
 # Splits up to this size (MNIST's and CIFAR-10's) are better held than read again and again.
 _HELD_BYTES = 512 << 20
@@ -50,6 +54,17 @@ class Split:
             image.reshape(-1)[:] = self._pixels(int(index))
         return images
 
+    def labels(self) -> np.ndarray:
+        """The classes of all images, int32 [N].
+
+        Raises:
+          DataError: if the set has none, or is damaged.
+        """
+        labels = [self._read(index, lambda features: features["label"].int64_list.value) for index in range(len(self))]
+        if not all(labels):
+            raise DataError(f"The images of {self._data.name} have no labels.")
+        return np.asarray(labels, np.int32)[:, 0]
+
     def held(self) -> "Split":
         """The same; a small split now stays in memory, a large one goes on being read from disk."""
         if len(self) * math.prod(self._data.shape) <= _HELD_BYTES:
@@ -57,17 +72,19 @@ class Split:
         return self
 
     def _pixels(self, index: int) -> np.ndarray:
+        return self._read(index, lambda features: np.frombuffer(features["image"].bytes_list.value[0], np.uint8))
+
+    def _read(self, index: int, part: Callable[[Any], T]) -> T:
+        """What `part` takes of the features of an image."""
         try:
             shard = int(np.searchsorted(self._ends, index, side="right"))
             (record,) = self._readers[shard].read([index - int(self._starts[shard])])
-            features = tf_example_pb2.Example.FromString(record).features.feature
-            pixels = np.frombuffer(features["image"].bytes_list.value[0], np.uint8)
+            return part(tf_example_pb2.Example.FromString(record).features.feature)
         except Exception as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
                 f"{self._folder}: image {index} cannot be read ({first_line}). {remedy(self._folder, self._data)}"
             ) from error
-        return pixels
 
 
 def _reader(path: Path, image_bytes: int) -> ArrayRecordReader:

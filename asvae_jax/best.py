@@ -1,0 +1,61 @@
+"""The checkpoint that was best so far, kept apart from the newest ones."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asvae_jax.checkpoint import CheckpointStore
+from asvae_jax.config import Checkpoint, Config
+from asvae_jax.errors import CheckpointError
+from asvae_jax.features.networks import is_figure
+from asvae_jax.update import TrainState
+
+_HIGHER_IS_BETTER = ("psnr", "ssim", "elbo", "precision", "recall", "density", "coverage", "modes_hit")
+_KEEP_ONE = Checkpoint(every_steps=1, keep_last=1, keep_every_steps=0)
+
+
+class BestCheckpoint:
+    """Keeps in `folder` the state whose figure `config.evaluation.best` was best; that figure lies in its meta data, so
+    that a run which goes on knows it. A figure that is not a number is never best.
+
+    Args:
+      folder: where it is kept.
+      config: the run's.
+      first_step: where the run goes on from: what was best later than that is void.
+    """
+
+    def __init__(self, folder: Path, config: Config, first_step: int):
+        self._config, self._figure = config, config.evaluation.best
+        self._store = CheckpointStore(folder, _KEEP_ONE)
+        self._store.set_aside_after(first_step)
+        self._best = -math.inf
+        for step in self._store.steps():
+            self._best = self._merit(self._stored_figures(step))
+
+    def offer(self, state: TrainState, statistics: Mapping[str, Any], figures: Mapping[str, float]) -> bool:
+        """Keeps the state if its figures are better than all before; whether they are."""
+        merit = self._merit(figures)
+        if not merit > self._best:
+            return False
+        self._best = merit
+        self._store.save(state, statistics, self._config, figures)
+        self._store.wait()
+        return True
+
+    def _merit(self, figures: Mapping[str, float]) -> float:
+        """Higher is better; -inf where there is no such number."""
+        values = [value for name, value in figures.items() if is_figure(name, self._figure)]
+        if not values or not math.isfinite(values[0]):
+            return -math.inf
+        return values[0] if self._figure in _HIGHER_IS_BETTER else -values[0]
+
+    def _stored_figures(self, step: int) -> dict[str, float]:
+        try:
+            return self._store.read_meta(step)["figures"]
+        except CheckpointError:  # whatever comes next is better than what cannot be read
+            return {}
+
+    def close(self) -> None:
+        """Frees the store."""
+        self._store.__exit__(None)

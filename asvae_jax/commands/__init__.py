@@ -1,0 +1,1 @@
+"""The commands of `python -m asvae_jax`, by what they start from."""

@@ -1,0 +1,204 @@
+"""Commands that measure runs, and prepare what measuring needs."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from asvae_jax.commands.arguments import (
+    add_image_set_arguments,
+    add_run_arguments,
+    checked_out,
+    count,
+    image_data_of,
+    load,
+)
+from asvae_jax.config import IMAGE_MEASURES, Config, ConfigError, ImageEvaluation, resolve
+from asvae_jax.distributed import is_main_process, setup
+from asvae_jax.presets import INCEPTION_FILE
+
+# The options of `evaluate` and the settings that they stand in for.
+_SETTINGS = {
+    "metrics": "measures",
+    "samples": "samples",
+    "features": "features",
+    "features_file": "features_file",
+    "reference": "reference_file",
+    "batch_size": "batch_size",
+}
+
+
+def add(commands) -> None:
+    """Adds them to the parser."""
+    evaluate = commands.add_parser("evaluate", help=_evaluate.__doc__, description=_evaluate.__doc__)
+    add_run_arguments(evaluate)
+    _add_features(evaluate, default=None)
+    evaluate.add_argument(
+        "--step", type=_step, default="latest", help="latest, best, or the number of a step (default: latest)"
+    )
+    evaluate.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw (default: both)")
+    evaluate.add_argument("--metrics", nargs="+", metavar="METRIC", help=", ".join(IMAGE_MEASURES))
+    evaluate.add_argument("--samples", type=count, help="images to generate (default: the config's)")
+    evaluate.add_argument("--reference", help="statistics of the training split, by fid-stats (default: measure it)")
+    evaluate.add_argument("--out", type=Path, help="JSON file (default: RUN/evaluation.json, -best or -STEP added)")
+    _add_distributed(evaluate)
+    evaluate.set_defaults(command=_evaluate)
+
+    compare = commands.add_parser("compare", help=_compare.__doc__, description=_compare.__doc__)
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of evaluated runs")
+    compare.add_argument("--against", nargs="+", type=Path, metavar="RUN", help="does RUN differ from these?")
+    compare.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw (default: ema)")
+    compare.add_argument("--file", default="evaluation.json", help="of each run (default: evaluation.json)")
+    compare.add_argument("--out", type=Path, help="Markdown file to write")
+    compare.set_defaults(command=_compare)
+
+    foreign = commands.add_parser("foreign", help=_foreign.__doc__, description=_foreign.__doc__)
+    add_run_arguments(foreign)
+    foreign.add_argument("--against", nargs="+", metavar="NAME", required=True, help="other image sets")
+    foreign.add_argument("--split", choices=("train", "test"), default="test", help="of all sets (default: test)")
+    foreign.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw (default: ema)")
+    foreign.add_argument("--out", type=Path, help="npz file of all scores (default: RUN/scores.npz)")
+    foreign.set_defaults(command=_foreign)
+
+    statistics = commands.add_parser("fid-stats", help=_fid_stats.__doc__, description=_fid_stats.__doc__)
+    add_image_set_arguments(statistics)
+    _add_features(statistics, default="inception")
+    statistics.add_argument("--split", choices=("train", "test"), default="train", help="(default: train)")
+    statistics.add_argument("--out", type=Path, help="npz file to write (default: fid-stats-NAME.npz)")
+    _add_distributed(statistics)
+    statistics.set_defaults(command=_fid_stats)
+
+    convert = commands.add_parser("convert-inception", help=_convert.__doc__, description=_convert.__doc__)
+    convert.add_argument("source", type=Path, metavar="FILE", help="pt_inception-2015-12-05-6726825d.pth")
+    convert.add_argument("--out", type=Path, default=Path("inception.safetensors"), help="(default: %(default)s)")
+    convert.set_defaults(command=_convert)
+
+    digits = commands.add_parser("train-digit-features", help=_digits.__doc__, description=_digits.__doc__)
+    digits.add_argument("--out", type=Path, default=Path("digits.safetensors"), help="(default: %(default)s)")
+    digits.set_defaults(command=_digits)
+
+
+def _add_features(command: argparse.ArgumentParser, default: str | None) -> None:
+    usual = default or "the config's"
+    command.add_argument(
+        "--features", default=default,
+        help=f"inception, inception_tf, inception_batchstat or digits (default: {usual})",
+    )  # fmt: skip
+    command.add_argument("--features-file", help=f"Inception's converted weights (default: {INCEPTION_FILE})")
+    command.add_argument("--batch-size", type=count, help="images at a time (default: the config's, or 64)")
+
+
+def _add_distributed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--distributed", action="store_true", help="join the other processes of the cluster job")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a run, and keep the figures with their intervals and protocol as JSON."""
+    from asvae_jax.evaluation import EVALUATION_FILE, table, write_evaluation
+    from asvae_jax.run import WEIGHTS
+
+    setup(arguments.distributed)
+    run = load(arguments)
+    run = run._replace(config=_with_evaluation(run.config, arguments))
+    stem, suffix = EVALUATION_FILE.split(".")
+    marked = EVALUATION_FILE if arguments.step == "latest" else f"{stem}-{arguments.step}.{suffix}"
+    path = checked_out(arguments.out or run.folder / marked, ".json")
+    path, result = write_evaluation(run, weights=(arguments.weights,) if arguments.weights else WEIGHTS, path=path)
+    if is_main_process():
+        print(table(result))
+        print(f"wrote {path}")
+
+
+def _with_evaluation(config: Config, arguments: argparse.Namespace) -> Config:
+    """The config with what the command line changes in its evaluation section."""
+    given = {setting: getattr(arguments, option) for option, setting in _SETTINGS.items()}
+    changes = {setting: value for setting, value in given.items() if value is not None}
+    if not changes:
+        return config
+    if not isinstance(config.evaluation, ImageEvaluation):
+        raise ConfigError(f"A toy has its own measures; leave out {', '.join(sorted(changes))}.")
+    # What was judged in training is no question any more.
+    evaluation: dict[str, Any] = {**dataclasses.asdict(config.evaluation), **changes, "best": "none"}
+    return resolve({**config.to_dict(), "evaluation": evaluation})
+
+
+def _step(text: str) -> int | Literal["latest", "best"]:
+    words: dict[str, Literal["latest", "best"]] = {"latest": "latest", "best": "best"}
+    if text in words:
+        return words[text]
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be latest, best or a number, got {text}")
+    return int(text)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    """Put evaluated runs side by side, seeds averaged, or say whether two groups of runs differ by more than chance."""
+    from asvae_jax.comparison import difference_table, read_groups, summary
+
+    if arguments.against is None:
+        text = summary(read_groups(arguments.runs, arguments.weights, arguments.file), arguments.weights)
+    else:
+        groups = read_groups([*arguments.against, *arguments.runs], arguments.weights, arguments.file)
+        if len(groups) != 2:
+            names = "; ".join(group.name for group in groups)
+            raise ConfigError(f"Two kinds of runs can be compared, got {len(groups)}: {names}.")
+        text = difference_table(groups[0], groups[1], arguments.weights)
+    print(text, end="")
+    if arguments.out:
+        checked_out(arguments.out, ".md").write_text(text)
+        print(f"wrote {arguments.out}")
+
+
+def _foreign(arguments: argparse.Namespace) -> None:
+    """Score each image of a run's own set and of others by ELBO, KL and reconstruction, and say how well that tells
+    them apart (AUROC)."""
+    from asvae_jax.foreign import score_sets, separation, table, write_scores
+
+    run = load(arguments)
+    path = checked_out(arguments.out or run.folder / "scores.npz", ".npz")
+    scores = score_sets(
+        run, arguments.against, split=arguments.split, weights=arguments.weights, data_dir=arguments.data_dir
+    )
+    found = separation(scores)
+    print(table(scores, found))
+    write_scores(path, scores)
+    protocol = {"step": run.step, "split": arguments.split, "weights": arguments.weights}
+    path.with_suffix(".json").write_text(json.dumps({**protocol, "auroc": found}, indent=2) + "\n")
+    print(f"wrote {path} and {path.with_suffix('.json')}")
+
+
+def _fid_stats(arguments: argparse.Namespace) -> None:
+    """Measure the features of a prepared set once, for `evaluate --reference` and for pytorch-fid."""
+    from asvae_jax.features.networks import open_network
+    from asvae_jax.generation import measure_split, write_reference
+    from asvae_jax.presets import inception_file
+
+    setup(arguments.distributed)
+    path = checked_out(arguments.out or Path(f"fid-stats-{arguments.name}.npz"), ".npz")
+    file = arguments.features_file or ("" if arguments.features == "digits" else inception_file())
+    network = open_network(arguments.features, file)
+    batch_size, arguments.batch_size = arguments.batch_size or 64, None
+    reference = measure_split(image_data_of(arguments), arguments.split, network, batch_size)
+    if not is_main_process():
+        return
+    write_reference(path, reference)
+    print(f"{arguments.name} {arguments.split}: {reference.number:,} images, {network.dim} features ({network.name})")
+    print(f"wrote {path}")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    """Turn the PyTorch port of the FID Inception into a safetensors file; needs PyTorch, once."""
+    from asvae_jax.features.weights import convert_inception
+
+    convert_inception(arguments.source, checked_out(arguments.out, ".safetensors"))
+    print(f"wrote {arguments.out}")
+
+
+def _digits(arguments: argparse.Namespace) -> None:
+    """Train the small network behind `fid_digits` anew, and say how many held-out digits it recognises."""
+    from asvae_jax.features.train_digits import train_digits
+
+    for name, share in train_digits(checked_out(arguments.out, ".safetensors")).items():
+        print(f"{name}: {share:.1%} of the held-out digits recognised")
+    print(f"wrote {arguments.out}")

@@ -1,0 +1,199 @@
+"""Several evaluated runs side by side: groups of runs that differ by seed alone, and whether groups differ by more than
+chance."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asvae_jax.errors import DataError
+from asvae_jax.evaluation import EVALUATION_FILE
+from asvae_jax.metrics import intervals
+from asvae_jax.metrics.intervals import Interval
+from asvae_jax.presets import variant_of
+from asvae_jax.run import Weights
+
+# What says which code and machine measured, not what.
+_CIRCUMSTANCES = ("versions", "commit", "device")
+# What of the data section changes no image.
+_READING = ("data_dir", "read_threads", "batch_size")
+
+
+class Group(NamedTuple):
+    """Evaluations of runs that differ by their seeds alone, and what they are called."""
+
+    name: str
+    results: list[dict[str, Any]]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [result["config"]["seed"] for result in self.results]
+
+    def values(self, figure: str, weights: Weights) -> list[float]:
+        return [result[weights][figure] for result in self.results]
+
+    def mean(self, figure: str, weights: Weights) -> float:
+        return float(np.mean(self.values(figure, weights)))
+
+    def interval(self, figure: str, weights: Weights) -> Interval | None:
+        """Over the seeds; for one run alone that of its evaluation, which knows nothing of seeds."""
+        if len(self.results) > 1:
+            return intervals.over_seeds(self.values(figure, weights))
+        own = self.results[0]["intervals"][weights].get(figure)
+        return Interval(*own) if own else None
+
+
+def read_groups(folders: Iterable[Path], weights: Weights, file: str = EVALUATION_FILE) -> list[Group]:
+    """The evaluations in run folders, in groups of runs that differ by seed alone.
+
+    Raises:
+      DataError: if a folder has no evaluation, two are of one seed, or they were measured under different protocols.
+    """
+    results = [_read(folder / file, weights) for folder in folders]
+    for result in results[1:]:
+        if differing := _differing(_protocol(results[0]), _protocol(result)):
+            raise DataError(
+                f"These runs were measured under different protocols ({', '.join(differing)}); evaluate them alike."
+            )
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        settings = {name: value for name, value in result["config"].items() if name not in ("seed", "evaluation")}
+        settings["data"] = {k: v for k, v in settings["data"].items() if k not in _READING[:2]}
+        grouped.setdefault(json.dumps(settings, sort_keys=True), []).append(result)
+    groups = [Group(variant_of(members[0]["config"]["method"]), members) for members in grouped.values()]
+    for group in groups:
+        if len(set(group.seeds)) < len(group.seeds):
+            raise DataError(f"Two of the runs of {group.name} have one seed: {sorted(group.seeds)}; give each once.")
+    return _told_apart(groups)
+
+
+def summary(groups: Sequence[Group], weights: Weights) -> str:
+    """A Markdown table: a row for each group, a column for each figure, mean and 95 % interval over the seeds."""
+    figures = _figures(groups, weights)
+    lines = ["| run | seeds | " + " | ".join(figures) + " |", "|" + "---|" * (len(figures) + 2)]
+    for group in groups:
+        cells = [
+            _cell(group.mean(figure, weights), group.interval(figure, weights)) if _has(group, figure, weights) else "-"
+            for figure in figures
+        ]
+        lines.append(f"| {group.name} | {len(group.results)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+class Difference(NamedTuple):
+    """Of a figure between two groups: second minus first."""
+
+    figure: str
+    first: float
+    second: float
+    interval: Interval | None
+
+    @property
+    def exceeds_chance(self) -> bool | None:
+        """Whether the interval leaves out 0; None where there is no interval."""
+        return None if self.interval is None else not self.interval.low <= 0 <= self.interval.high
+
+
+def differences(first: Group, second: Group, weights: Weights) -> list[Difference]:
+    """Every figure that both groups have. With two seeds or more on either side the interval is Welch's over the seeds;
+    otherwise it combines those of the two evaluations, and says nothing of other seeds."""
+    shared = [name for name in _figures([first], weights) if _has(second, name, weights)]
+    return [
+        Difference(
+            name, first.mean(name, weights), second.mean(name, weights), _of_difference(first, second, name, weights)
+        )
+        for name in shared
+    ]
+
+
+def difference_table(first: Group, second: Group, weights: Weights) -> str:
+    """`differences` as Markdown, with a verdict."""
+    verdicts = {True: "yes", False: "no", None: "not known"}
+    title = f"{second.name} ({_seeds(second)}) minus {first.name} ({_seeds(first)}), {weights} weights"
+    lines = [title, "", "| figure | first | second | difference | exceeds chance |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {d.figure} | {d.first:.4g} | {d.second:.4g} | {_cell(d.second - d.first, d.interval)} | "
+        f"{verdicts[d.exceeds_chance]} |"
+        for d in differences(first, second, weights)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path, weights: Weights) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no evaluation ({error}); run python -m asvae_jax evaluate on its run.") from error
+    if weights not in result or "intervals" not in result:
+        raise DataError(f"{path} has no figures of {weights} weights; run python -m asvae_jax evaluate anew.")
+    return result
+
+
+def _protocol(result: Mapping[str, Any]) -> dict[str, Any]:
+    data = {name: value for name, value in result["config"]["data"].items() if name not in _READING}
+    return {
+        "data": data, **{name: value for name, value in result["protocol"].items() if name not in _CIRCUMSTANCES}
+    }  # fmt: skip
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Where both say something, and not the same: what cannot be measured of one method is no other protocol."""
+    return [name for name in first if name in second and first[name] != second[name]]
+
+
+def _told_apart(groups: list[Group]) -> list[Group]:
+    """Groups of one name get the settings in which they differ added to it."""
+    named = []
+    for group in groups:
+        rivals = [other for other in groups if other.name == group.name and other is not group]
+        own = _flat(group.results[0]["config"])
+        differing = sorted(
+            {
+                key
+                for rival in rivals
+                for key, value in _flat(rival.results[0]["config"]).items()
+                if own.get(key) != value
+            }
+            - {"seed"}
+        )
+        words = " ".join(f"{key}={own.get(key)}" for key in differing if not key.startswith("evaluation."))
+        named.append(group._replace(name=f"{group.name} {words}".strip()))
+    return named
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat
+
+
+def _figures(groups: Sequence[Group], weights: Weights) -> list[str]:
+    """In the order of the group that has most of them."""
+    return max((list(group.results[0][weights]) for group in groups), key=len)
+
+
+def _has(group: Group, figure: str, weights: Weights) -> bool:
+    return all(figure in result[weights] for result in group.results)
+
+
+def _of_difference(first: Group, second: Group, figure: str, weights: Weights) -> Interval | None:
+    if min(len(first.results), len(second.results)) > 1:
+        return intervals.of_difference(first.values(figure, weights), second.values(figure, weights))
+    own = [group.interval(figure, weights) for group in (first, second)]
+    if None in own:
+        return None
+    middle = second.mean(figure, weights) - first.mean(figure, weights)
+    half = math.hypot(*((interval.high - interval.low) / 2 for interval in own if interval))
+    return Interval(middle - half, middle + half)
+
+
+def _seeds(group: Group) -> str:
+    return f"{len(group.results)} seeds" if len(group.results) > 1 else "1 seed"
+
+
+def _cell(value: float, interval: Interval | None) -> str:
+    return f"{value:.4g}" if interval is None else f"{value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
