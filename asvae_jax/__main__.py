@@ -18,6 +18,7 @@
   python -m asvae_jax train-digit-features
   python -m asvae_jax benchmark --config=configs/mnist5k.py
   python -m asvae_jax benchmark-data
+  python -m asvae_jax benchmark-features
   python -m asvae_jax table 1 --steps 20000 --batch-size 128
 
 RUN is a run's folder, its checkpoints folder, or one step within that. Training is `python -m asvae_jax.main`.

@@ -19,7 +19,7 @@ from asvae_jax import distributed, update
 from asvae_jax.best import BestCheckpoint
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import AsIntroVae, Config, ConfigError, ImageData, ToyEvaluation, resolve
+from asvae_jax.config import AsIntroVae, Config, ConfigError, ImageData, ImageEvaluation, ToyEvaluation, resolve
 from asvae_jax.data.augment import to_value_range
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
@@ -175,9 +175,18 @@ def dry_run(config: Config, workdir: Path) -> str:
         f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}, {config.data.batch_size // mesh.size} each",
         f"memory      {_gib(memory[0])} state and images, {_gib(memory[1])} temporaries a device",
         f"plan        {training.steps:,} steps, a checkpoint every {config.checkpoint.every_steps:,}",
+        f"evaluation  {_evaluation_plan(config)}",
         f"workdir     {workdir}: " + (f"would go on from step {stored[-1]:,}" if stored else "would start afresh"),
     ]
     return "\n".join(lines)
+
+
+def _evaluation_plan(config: Config) -> str:
+    evaluation = config.evaluation
+    what = ", ".join(evaluation.measures) if isinstance(evaluation, ImageEvaluation) else "2-D measures"
+    when = f"every {evaluation.every_steps:,} steps and " if evaluation.every_steps else ""
+    kept = "" if evaluation.best == "none" else f"; the best by {evaluation.best} is kept"
+    return f"{what}, {when}at the end{kept}"
 
 
 def _stored_steps(config: Config, workdir: Path) -> list[int]:

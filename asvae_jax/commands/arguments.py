@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from asvae_jax.config import IMAGE_SETS, ConfigError, ImageData, check_word, resolve_data
 from asvae_jax.run import Run, load_run
@@ -11,7 +12,10 @@ from asvae_jax.run import Run, load_run
 def add_run_arguments(command: argparse.ArgumentParser, *, reads_data: bool = True) -> None:
     """RUN, and where its data lie."""
     command.add_argument("run", metavar="RUN", help="a run's folder, its checkpoints folder, or one step within that")
-    command.set_defaults(data_dir=None, step="latest")
+    command.add_argument(
+        "--step", type=step, default="latest", help="latest, best, or the number of a step (default: latest)"
+    )
+    command.set_defaults(data_dir=None)
     if reads_data:
         command.add_argument("--data-dir", help="where its data lie now (default: where they were in training)")
 
@@ -70,3 +74,13 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def step(text: str) -> int | Literal["latest", "best"]:
+    """An argument that chooses a checkpoint."""
+    words: dict[str, Literal["latest", "best"]] = {"latest": "latest", "best": "best"}
+    if text in words:
+        return words[text]
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be latest, best or a number, got {text}")
+    return int(text)

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from asvae_jax.commands.arguments import (
     add_image_set_arguments,
@@ -13,6 +13,7 @@ from asvae_jax.commands.arguments import (
     count,
     image_data_of,
     load,
+    shape,
 )
 from asvae_jax.config import IMAGE_MEASURES, Config, ConfigError, ImageEvaluation, resolve
 from asvae_jax.distributed import is_main_process, setup
@@ -34,9 +35,6 @@ def add(commands) -> None:
     evaluate = commands.add_parser("evaluate", help=_evaluate.__doc__, description=_evaluate.__doc__)
     add_run_arguments(evaluate)
     _add_features(evaluate, default=None)
-    evaluate.add_argument(
-        "--step", type=_step, default="latest", help="latest, best, or the number of a step (default: latest)"
-    )
     evaluate.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw (default: both)")
     evaluate.add_argument("--metrics", nargs="+", metavar="METRIC", help=", ".join(IMAGE_MEASURES))
     evaluate.add_argument("--samples", type=count, help="images to generate (default: the config's)")
@@ -73,6 +71,13 @@ def add(commands) -> None:
     convert.add_argument("source", type=Path, metavar="FILE", help="pt_inception-2015-12-05-6726825d.pth")
     convert.add_argument("--out", type=Path, default=Path("inception.safetensors"), help="(default: %(default)s)")
     convert.set_defaults(command=_convert)
+
+    benchmark = commands.add_parser("benchmark-features", help=_benchmark.__doc__, description=_benchmark.__doc__)
+    _add_features(benchmark, default="inception")
+    benchmark.add_argument("--shape", type=shape, default=(32, 32, 3), help="of the images (default: 32x32x3)")
+    benchmark.add_argument("--images", type=count, default=256, help="and four times as many (default: 256)")
+    benchmark.add_argument("--out", type=Path, help="JSON file to write")
+    benchmark.set_defaults(command=_benchmark)
 
     digits = commands.add_parser("train-digit-features", help=_digits.__doc__, description=_digits.__doc__)
     digits.add_argument("--out", type=Path, default=Path("digits.safetensors"), help="(default: %(default)s)")
@@ -121,15 +126,6 @@ def _with_evaluation(config: Config, arguments: argparse.Namespace) -> Config:
     # What was judged in training is no question any more.
     evaluation: dict[str, Any] = {**dataclasses.asdict(config.evaluation), **changes, "best": "none"}
     return resolve({**config.to_dict(), "evaluation": evaluation})
-
-
-def _step(text: str) -> int | Literal["latest", "best"]:
-    words: dict[str, Literal["latest", "best"]] = {"latest": "latest", "best": "best"}
-    if text in words:
-        return words[text]
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be latest, best or a number, got {text}")
-    return int(text)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -193,6 +189,23 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     convert_inception(arguments.source, checked_out(arguments.out, ".safetensors"))
     print(f"wrote {arguments.out}")
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    """Measure images/s and memory of a feature network, and the time of a Frechet distance."""
+    from asvae_jax.features.benchmark import benchmark, table
+
+    result = benchmark(
+        arguments.features,
+        arguments.features_file or "",
+        shape=arguments.shape,
+        images=arguments.images,
+        batch_size=arguments.batch_size or 64,
+    )
+    print(table(result))
+    if arguments.out:
+        checked_out(arguments.out, ".json").write_text(json.dumps(result, indent=2) + "\n")
+        print(f"wrote {arguments.out}")
 
 
 def _digits(arguments: argparse.Namespace) -> None:

@@ -55,6 +55,7 @@ _INCEPTION = {
     "inception_tf": _Reading("_tf", "corner", False),
     "inception_batchstat": _Reading("_batchstat_legacy", "half_pixel", True),
 }
+_DIGITS_SUFFIX = "_digits"
 NAMES = (*_INCEPTION, "digits")
 _RESIZE = {
     "half_pixel": "299x299, bilinear without antialiasing, pixel centres at halves (as pytorch-fid)",
@@ -78,7 +79,7 @@ def open_network(name: str, file: str = "") -> FeatureNetwork:
         variables, facts = digits.read(Path(file) if file else digits.SHIPPED_WEIGHTS)
         side = f"{digits.SIDE}x{digits.SIDE}, linear, antialiased where it shrinks"
         return FeatureNetwork(
-            name, "_digits", digits.FEATURES, variables, _digit_features, facts["digest"], side, by_batch=False
+            name, _DIGITS_SUFFIX, digits.FEATURES, variables, _digit_features, facts["digest"], side, by_batch=False
         )
     path = Path(file).expanduser()
     if not file or not path.is_file():
@@ -90,15 +91,19 @@ def open_network(name: str, file: str = "") -> FeatureNetwork:
             f"the environment variable {INCEPTION_FILE}. Or leave out what needs features."
         )
     variables, facts = weights.read_inception(path)
+    return inception_network(name, variables, facts["source_sha256"])
+
+
+def inception_network(name: str, variables: dict[str, Any], sha256: str) -> FeatureNetwork:
+    """Inception by one of its names, with given weights."""
     reading = _INCEPTION[name]
 
     def features(variables: dict[str, Any], images: jax.Array) -> jax.Array:
         return _inception_features(variables, images, reading)
 
     return FeatureNetwork(
-        name, reading.suffix, FEATURES, variables, features, facts["source_sha256"], _RESIZE[reading.centres],
-        reading.by_batch,
-    )  # fmt: skip
+        name, reading.suffix, FEATURES, variables, features, sha256, _RESIZE[reading.centres], reading.by_batch
+    )
 
 
 def figure_name(figure: str, network: FeatureNetwork, count: int) -> str:
@@ -118,7 +123,7 @@ def is_figure(shown: str, figure: str) -> bool:
     >>> is_figure("fid_digits_n5000", "fid"), is_figure("kl_paper", "kl")
     (True, False)
     """
-    suffixes = [*(reading.suffix for reading in _INCEPTION.values()), "_digits"]
+    suffixes = [*(reading.suffix for reading in _INCEPTION.values()), _DIGITS_SUFFIX]
     return any(re.fullmatch(rf"{figure}{suffix}(_n\d+)?", shown) for suffix in suffixes)
 
 
