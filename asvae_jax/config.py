@@ -262,6 +262,10 @@ IMAGE_MEASURES = {
 }
 """What `evaluation.measures` can ask for, and the figures that each gives."""
 
+BY_FEATURES = ("fid", "kid", "precision_recall")
+"""The measures that compare the features of generated and of real images, and the fewest images that they take."""
+FEWEST_IMAGES = 20
+
 WITH_ENCODER = (*IMAGE_MEASURES["reconstruction"], *IMAGE_MEASURES["codes"])
 """The figures that a method without an encoder cannot have."""
 
@@ -549,6 +553,10 @@ def _check_evaluation(config: Config) -> None:
         _require(
             evaluation.calibration_batches > 0,
             f"evaluation.calibration_batches must be positive, got {evaluation.calibration_batches}.",
+        )
+        _require(
+            evaluation.samples >= FEWEST_IMAGES or not set(BY_FEATURES) & set(evaluation.measures),
+            f"evaluation.samples={evaluation.samples} is too few to compare; generate at least {FEWEST_IMAGES}.",
         )
     if evaluation.best == "none":
         return

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvae_jax.config import TOY_LIMITS, Config, ImageData, ImageEvaluation, ToyEvaluation, WganGp
+from asvae_jax.config import BY_FEATURES, TOY_LIMITS, Config, ImageData, ImageEvaluation, ToyEvaluation, WganGp
 from asvae_jax.data import toys
 from asvae_jax.distributed import is_main_process
 from asvae_jax.examples import REAL_SEED, Examples, preview_examples
@@ -36,7 +36,6 @@ from asvae_jax.scores import DRAWS, score
 SAMPLE_SEED = 1
 _GN_ELBO_POINTS, _GN_ELBO_GRID = 12_800, 1024
 _BINS, _TOY_BLOCKS = 100, 20
-_BY_FEATURES = ("fid", "kid", "precision_recall")
 
 EVALUATION_FILE = "evaluation.json"
 
@@ -72,10 +71,10 @@ def write_evaluation(
 def table(result: dict[str, Any]) -> str:
     """The figures as lines of text, with the 95 % interval of each, a column for each set of weights."""
     columns = [weights for weights in WEIGHTS[::-1] if weights in result]
-    lines = [f"step {result['step']:<19}" + "".join(f"{weights:<28}" for weights in columns).rstrip()]
+    lines = [f"step {result['step']:<19}" + "".join(f"{weights:<32}" for weights in columns).rstrip()]
     for name in result[columns[0]]:
         cells = [_with_interval(result[w][name], result["intervals"][w].get(name)) for w in columns]
-        lines.append((f"{name:<24}" + "".join(f"{cell:<28}" for cell in cells)).rstrip())
+        lines.append((f"{name:<24}" + "".join(f"{cell:<32}" for cell in cells)).rstrip())
     return "\n".join(lines)
 
 
@@ -92,12 +91,13 @@ class Evaluator:
 
     def __init__(self, config: Config):
         self._config = config
+        self._measures: tuple[str, ...] = ()
         self._network: FeatureNetwork | None = None
         self._reference: Reference | None = None
         evaluation, data = config.evaluation, config.data
         if isinstance(data, ImageData) and isinstance(evaluation, ImageEvaluation):
             self._measures = evaluation.measures
-            if set(self._measures) & set(_BY_FEATURES):
+            if set(self._measures) & set(BY_FEATURES):
                 self._network = open_network(evaluation.features, evaluation.features_file)
                 if evaluation.reference_file:
                     self._reference = _read_checked(config, evaluation, data, self._network)
@@ -105,13 +105,15 @@ class Evaluator:
     def evaluate(self, run: Run, *, weights: Sequence[Weights], poll: Poll = lambda: None) -> dict[str, Any]:
         """See `evaluation.evaluate`; `poll` is called between batches, and raises to stop."""
         measured = {which: self._measure(run, which, poll) for which in weights}
-        return {
+        result = {
             "step": run.step,
             "config": run.config.to_dict(),
             "protocol": self._protocol(),
             **{which: figures for which, (figures, _) in measured.items()},
             "intervals": {which: spread for which, (_, spread) in measured.items()},
         }
+        # In JSON's own types, so that what is returned is what is read back.
+        return json.loads(json.dumps(result))
 
     def _measure(self, run: Run, weights: Weights, poll: Poll) -> tuple[Figures, dict[str, Interval]]:
         if self._config.is_toy:
@@ -200,12 +202,12 @@ def _measure_toy(run: Run, weights: Weights) -> tuple[Figures, dict[str, Interva
     smooth = [figure for figure in figures if figure != "modes_hit"]
     spread = {figure: intervals.jackknife(figures[figure], [part[figure] for part in left_out]) for figure in smooth}
     if not isinstance(run.config.method, WganGp):
-        figures["gn_elbo"] = _gn_elbo(run, weights)
+        figures["gn_elbo"], spread["gn_elbo"] = _gn_elbo(run, weights)
     return figures, spread
 
 
-def _gn_elbo(run: Run, weights: Weights) -> float:
-    """How much better the ELBO is on data than on a grid over the evaluation square."""
+def _gn_elbo(run: Run, weights: Weights) -> tuple[float, Interval]:
+    """How much better the ELBO is on data than on a grid over the evaluation square, and its interval over the data."""
     name = run.config.data.name
     axis = np.linspace(-TOY_LIMITS[name], TOY_LIMITS[name], _GN_ELBO_GRID, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -218,4 +220,6 @@ def _gn_elbo(run: Run, weights: Weights) -> float:
             kl_to_standard_normal(codes) + reconstruction_error(jnp.asarray(points), jnp.asarray(decoded))
         )
 
-    return density2d.gn_elbo(scores(data), scores(grid))
+    of_data, of_grid = scores(data), scores(grid)
+    interval = intervals.bootstrap(lambda resampled: density2d.gn_elbo(resampled, of_grid), of_data)
+    return density2d.gn_elbo(of_data, of_grid), interval

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asvae_jax.config import CelebAData, Config, ImageData, PhotographData
+from asvae_jax.config import FEWEST_IMAGES, CelebAData, Config, ImageData, PhotographData
 from asvae_jax.data.images import ahead, padded_batches
 from asvae_jax.distributed import local_mesh, over_batch, replicated, rows_of_all_processes, sum_over_processes
 from asvae_jax.errors import DataError
@@ -122,6 +122,8 @@ def measure_split(
     from asvae_jax.data.records import Split
 
     images = Split(data, split)
+    if len(images) < FEWEST_IMAGES:
+        raise DataError(f"The {split} split of {data.name} has {len(images)} images, too few to compare with.")
     # Of NumPy's generators the one whose numbers never change from version to version.
     order = np.random.RandomState(_ORDER_SEED).permutation(len(images))
     found = feature_statistics(network, lambda i: images.rows(order[i]), len(images), batch_size, poll=poll)

@@ -150,12 +150,12 @@ def test_evaluation_is_printed_and_kept(image_run, capsys):
     printed = command(capsys, "evaluate", image_run.folder)
     kept = json.loads((image_run.folder / "evaluation.json").read_text())
     assert kept["step"] == 4 and kept["protocol"]["split"] == "test"
-    assert kept["protocol"]["data"] == json.loads(json.dumps(image_run.config.to_dict()["data"]))
+    assert kept["config"] == json.loads(json.dumps(image_run.config.to_dict()))
     for weights in ("raw", "ema"):
-        assert set(kept[weights]) == {"psnr", "ssim", "mse"}
+        assert {"psnr", "ssim", "mse", "elbo", "fid_digits_n100", "kid_digits"} < set(kept[weights])
     # PSNR and MSE are means of the same images, and Jensen's inequality orders them.
     assert kept["raw"]["psnr"] > -10 * np.log10(kept["raw"]["mse"])
-    figures = re.search(r"^mse +(\S+) +(\S+)$", printed, re.MULTILINE).groups()
+    figures = re.search(r"^mse +(\S+) \[.*?\] +(\S+) \[.*\]$", printed, re.MULTILINE).groups()
     assert [float(figure) for figure in figures] == pytest.approx([kept["raw"]["mse"], kept["ema"]["mse"]], rel=1e-3)
 
 
@@ -179,7 +179,8 @@ def test_critics_run_can_be_sampled_and_evaluated(critic_run, capsys):
     command(capsys, "sample", critic_run.folder, "--n", 4)
     assert (critic_run.folder / "samples.png").is_file()
     command(capsys, "evaluate", critic_run.folder)
-    assert json.loads((critic_run.folder / "evaluation.json").read_text())["ema"] == {}
+    figures = json.loads((critic_run.folder / "evaluation.json").read_text())["ema"]
+    assert "fid_digits_n100" in figures and not {"psnr", "elbo", "active_units"} & set(figures)
 
 
 @pytest.mark.parametrize(("inside", "step"), [("", 4), ("checkpoints", 4), ("checkpoints/2", 2), ("checkpoints/4", 4)])
