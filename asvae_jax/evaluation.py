@@ -71,11 +71,13 @@ def write_evaluation(
 def table(result: dict[str, Any]) -> str:
     """The figures as lines of text, with the 95 % interval of each, a column for each set of weights."""
     columns = [weights for weights in WEIGHTS[::-1] if weights in result]
-    lines = [f"step {result['step']:<19}" + "".join(f"{weights:<32}" for weights in columns).rstrip()]
+    rows = [[f"step {result['step']}", *columns]]
     for name in result[columns[0]]:
-        cells = [_with_interval(result[w][name], result["intervals"][w].get(name)) for w in columns]
-        lines.append((f"{name:<24}" + "".join(f"{cell:<32}" for cell in cells)).rstrip())
-    return "\n".join(lines)
+        rows.append([name, *(_with_interval(result[w][name], result["intervals"][w].get(name)) for w in columns)])
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _with_interval(value: float, interval: Sequence[float] | None) -> str:
@@ -105,7 +107,7 @@ class Evaluator:
     def evaluate(self, run: Run, *, weights: Sequence[Weights], poll: Poll = lambda: None) -> dict[str, Any]:
         """See `evaluation.evaluate`; `poll` is called between batches, and raises to stop."""
         measured = {which: self._measure(run, which, poll) for which in weights}
-        result = {
+        result: dict[str, Any] = {
             "step": run.step,
             "config": run.config.to_dict(),
             "protocol": self._protocol(),
@@ -220,6 +222,7 @@ def _gn_elbo(run: Run, weights: Weights) -> tuple[float, Interval]:
             kl_to_standard_normal(codes) + reconstruction_error(jnp.asarray(points), jnp.asarray(decoded))
         )
 
-    of_data, of_grid = scores(data), scores(grid)
+    # Only the sum over the grid is asked for, and often.
+    of_data, of_grid = scores(data), scores(grid).sum(dtype=np.float64, keepdims=True)
     interval = intervals.bootstrap(lambda resampled: density2d.gn_elbo(resampled, of_grid), of_data)
     return density2d.gn_elbo(of_data, of_grid), interval
