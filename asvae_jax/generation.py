@@ -164,11 +164,12 @@ def read_reference(path: Path, expected: dict[str, Any]) -> Reference:
       DataError: if it cannot be read, or is of other images or features.
     """
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
+        # Opened here, since NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file) as stored:
+            arrays = {name: stored[name] for name in stored.files}
         mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
         about = json.loads(str(arrays["about"])) if "about" in arrays else None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} holds no statistics that can be read ({error}); make it by fid-stats.") from error
     if covariance.shape != (len(mean), len(mean)) or not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise DataError(f"{path} is damaged: its covariance is {covariance.shape}, or not finite; make it anew.")

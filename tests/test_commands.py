@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import logging
 import os
 import re
 from pathlib import Path
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import logging as absl_logging
+from command_line import command, refusal, terminal  # noqa: F401
 from PIL import Image
 from training_runs import ROOT, digits, run, toy
 
@@ -29,17 +28,6 @@ FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 METHODS = ("vae", "introvae", "sintrovae", "asintrovae,paper", "asintrovae,released", "wgan_gp")
 
 
-@pytest.fixture(autouse=True)
-def _loggers_as_they_were():
-    # A command sets the loggers up for a terminal.
-    logger, verbosity = logging.getLogger("asvae_jax"), absl_logging.get_verbosity()
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
-    absl_logging.set_verbosity(verbosity)
-
-
 @pytest.fixture(scope="module")
 def image_run(tmp_path_factory) -> Run:
     return train(digits(), tmp_path_factory.mktemp("digits"))
@@ -53,22 +41,6 @@ def toy_run(tmp_path_factory) -> Run:
 @pytest.fixture(scope="module")
 def critic_run(tmp_path_factory) -> Run:
     return train(digits("wgan_gp,tiny"), tmp_path_factory.mktemp("critic"))
-
-
-def command(capsys, *argv: object) -> str:
-    """What a command that succeeds prints."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in argv]) == 0
-    return capsys.readouterr().out
-
-
-def refusal(capsys, *argv: object) -> str:
-    """The one line of a command that is refused with exit code 2."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in argv]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    return said
 
 
 # (command, options, name of its file, images across, images down); digits are drawn 8 times as large, 3 pixels apart.

@@ -12,6 +12,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 SIDE = 299
 FEATURES = 2048
@@ -29,12 +30,11 @@ def resize(images: jax.Array, centres: Centres) -> jax.Array:
     return jnp.einsum("oh,bhwc,pw->bopc", rows, images, columns, precision=jax.lax.Precision.HIGHEST)
 
 
-def _interpolation(size: int, centres: Centres) -> jax.Array:
+def _interpolation(size: int, centres: Centres) -> np.ndarray:
     """Weights [299, size] of each old row in each new one; past the border the outermost row goes on."""
     middle = 0.5 if centres == "half_pixel" else 0.0
-    at = (jnp.arange(SIDE) + middle) * (size / SIDE) - middle
-    at = jnp.clip(at, 0, size - 1)
-    return jnp.maximum(0, 1 - jnp.abs(at[:, None] - jnp.arange(size)))
+    at = np.clip((np.arange(SIDE) + middle) * (size / SIDE) - middle, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size))).astype(np.float32)
 
 
 class Inception(nn.Module):

@@ -73,7 +73,7 @@ def _of_unit_variance(variables: dict[str, Any], images: jax.Array) -> dict[str,
     features, _ = jax.jit(DigitNetwork().apply)(variables, images)
     size = jnp.std(features, axis=0)
     layers = variables["params"]
-    scaled = {name: value / size for name, value in layers["features"].items()}
+    scaled = {"kernel": layers["features"]["kernel"] / size[None, :], "bias": layers["features"]["bias"] / size}
     classes = {**layers["classes"], "kernel": layers["classes"]["kernel"] * size[:, None]}
     return {"params": {**layers, "features": scaled, "classes": classes}}
 
