@@ -104,7 +104,7 @@ def test_distance_below_full_rank_equals_that_of_the_data(first, second):
 
 def test_distance_from_itself_is_zero_below_full_rank():
     own = gaussian(features(20, 64, seed=5))
-    assert abs(frechet_distance(*own, *own)) < 1e-6 * np.trace(own[1])
+    assert abs(frechet_distance(*own, *own)) < 1e-12 * np.trace(own[1])
 
 
 def test_distance_of_orthogonal_and_of_empty_spreads():

@@ -51,6 +51,15 @@ def test_jackknife_of_a_variance_holds_the_truth():
     assert 0.89 <= share_that_holds(1.0, interval_of) <= 0.98
 
 
+def test_subsampling_of_half_the_samples_by_hand():
+    # Two halves of one whole differ as the whole differs from another whole: (1/2) / (1 - 1/2) = 1.
+    low, high = intervals.subsampling(5.0, [4.0, 5.0, 6.0], 50, 100)
+    assert (low, high) == pytest.approx((5 - 1.959963985, 5 + 1.959963985))
+    # Of 10 in 100 it is 1/9, a third of the spread.
+    low, high = intervals.subsampling(5.0, [4.0, 5.0, 6.0], 10, 100)
+    assert (low, high) == pytest.approx((5 - 1.959963985 / 3, 5 + 1.959963985 / 3))
+
+
 def test_subsampling_holds_the_truth():
     def interval_of(random):
         values = random.exponential(size=400)

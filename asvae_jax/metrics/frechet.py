@@ -50,7 +50,7 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     Gaussians (Heusel et al. 2017, arXiv 1706.08500).
 
     The last trace is the sum of the singular values of F1 F2', where sigma = F' F: no matrix square root, which fails
-    for the singular covariances of fewer images than features, and no root of a rounding error.
+    for the singular covariances of fewer images than features.
 
     Args:
       mu1, mu2: [D].
@@ -87,7 +87,8 @@ def _distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.n
 
 
 def _factor(sigma: np.ndarray) -> np.ndarray:
-    """F [rank, D] with F' F = sigma; directions without variance (but for rounding) are left out."""
+    """F [rank, D] with F' F = sigma. Directions without variance but for rounding are left out: they add nothing, and
+    few images have many."""
     values, vectors = linalg.eigh(sigma)
     kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
     if not kept.any():
