@@ -234,12 +234,12 @@ def _image_evaluation(name: str, batch_size: int) -> dict[str, Any]:
     """Sets of digits are compared by the small network that comes with the package. Inception is to be asked for: its
     weights are the user's to supply."""
     is_digits = name in DIGITS
+    features = "digits" if is_digits else "inception"
     by_features = ("fid", "kid", "precision_recall") if is_digits else ()
     return dict(
         batch_size=batch_size, calibration_batches=16, samples=DIGITS[name] if is_digits else 50_000,
-        measures=("reconstruction", "codes", *by_features), features="digits" if is_digits else "inception",
-        features_file="" if is_digits else inception_file(), reference_file="",
-        every_steps=0, best="none",
+        measures=("reconstruction", "codes", *by_features), features=features, features_file=usual_file(features),
+        reference_file="", every_steps=0, best="none",
     )  # fmt: skip
 
 
@@ -257,9 +257,9 @@ def published_ema(batch_size: int) -> dict[str, float]:
     return dict(half_life_images=batch_size * math.log(0.5) / math.log(EMA_DECAY_PUBLISHED), ramp_up=0.0)
 
 
-def inception_file() -> str:
-    """Where Inception's converted weights lie, if the environment says so."""
-    return os.environ.get(INCEPTION_FILE, "")
+def usual_file(features: str) -> str:
+    """Where a feature network's weights lie, if the environment says so; the digits' come with the package."""
+    return "" if features == "digits" else os.environ.get(INCEPTION_FILE, "")
 
 
 def _data_dir() -> str:

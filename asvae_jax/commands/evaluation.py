@@ -17,7 +17,7 @@ from asvae_jax.commands.arguments import (
 )
 from asvae_jax.config import IMAGE_MEASURES, Config, ConfigError, ImageEvaluation, resolve
 from asvae_jax.distributed import is_main_process, setup
-from asvae_jax.presets import INCEPTION_FILE
+from asvae_jax.presets import INCEPTION_FILE, usual_file
 
 # The options of `evaluate` and the settings that they stand in for.
 _SETTINGS = {
@@ -119,10 +119,14 @@ def _with_evaluation(config: Config, arguments: argparse.Namespace) -> Config:
     """The config with what the command line changes in its evaluation section."""
     given = {setting: getattr(arguments, option) for option, setting in _SETTINGS.items()}
     changes = {setting: value for setting, value in given.items() if value is not None}
-    if not changes:
-        return config
     if not isinstance(config.evaluation, ImageEvaluation):
-        raise ConfigError(f"A toy has its own measures; leave out {', '.join(sorted(changes))}.")
+        if changes:
+            raise ConfigError(f"A toy has its own measures; leave out {', '.join(sorted(changes))}.")
+        return config
+    # The file is this machine's, whatever it was in training.
+    usual = usual_file(arguments.features or config.evaluation.features)
+    if "features_file" not in changes and (usual or arguments.features):
+        changes["features_file"] = usual
     # What was judged in training is no question any more.
     evaluation: dict[str, Any] = {**dataclasses.asdict(config.evaluation), **changes, "best": "none"}
     return resolve({**config.to_dict(), "evaluation": evaluation})
@@ -168,12 +172,10 @@ def _fid_stats(arguments: argparse.Namespace) -> None:
     """Measure the features of a prepared set once, for `evaluate --reference` and for pytorch-fid."""
     from asvae_jax.features.networks import open_network
     from asvae_jax.generation import measure_split, write_reference
-    from asvae_jax.presets import inception_file
 
     setup(arguments.distributed)
     path = checked_out(arguments.out or Path(f"fid-stats-{arguments.name}.npz"), ".npz")
-    file = arguments.features_file or ("" if arguments.features == "digits" else inception_file())
-    network = open_network(arguments.features, file)
+    network = open_network(arguments.features, arguments.features_file or usual_file(arguments.features))
     batch_size, arguments.batch_size = arguments.batch_size or 64, None
     reference = measure_split(image_data_of(arguments), arguments.split, network, batch_size)
     if not is_main_process():
