@@ -127,7 +127,7 @@ def _read(path: Path, weights: Weights) -> dict[str, Any]:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no evaluation ({error}); run python -m asvae_jax evaluate on its run.") from error
-    if weights not in result or "intervals" not in result:
+    if not isinstance(result, dict) or weights not in result or "intervals" not in result:
         raise DataError(f"{path} has no figures of {weights} weights; run python -m asvae_jax evaluate anew.")
     return result
 

@@ -43,8 +43,10 @@ Figures = dict[str, float]
 Poll = Callable[[], None]
 
 
-def evaluate(run: Run, *, weights: Sequence[Weights] = WEIGHTS) -> dict[str, Any]:
-    """The figures that `run.config.evaluation` asks for; all processes of a job call it, and get the same.
+def evaluate(
+    run: Run, settings: ImageEvaluation | None = None, *, weights: Sequence[Weights] = WEIGHTS
+) -> dict[str, Any]:
+    """The figures that `settings` (as a rule the run's own) ask for; all processes of a job call it, and get the same.
 
     Returns:
       {"step", "config", "protocol", "raw": {figure: value}, "ema": {...}, "intervals": {"raw": {figure: [low, high]},
@@ -54,14 +56,18 @@ def evaluate(run: Run, *, weights: Sequence[Weights] = WEIGHTS) -> dict[str, Any
     Raises:
       DataError: if images, the feature network's weights or a reference are absent or not what they should be.
     """
-    return Evaluator(run.config).evaluate(run, weights=weights)
+    return Evaluator(run.config, settings).evaluate(run, weights=weights)
 
 
 def write_evaluation(
-    run: Run, *, weights: Sequence[Weights] = WEIGHTS, path: Path | None = None
+    run: Run,
+    settings: ImageEvaluation | None = None,
+    *,
+    weights: Sequence[Weights] = WEIGHTS,
+    path: Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """`evaluate`, kept as JSON at `path` or, as a rule, in the run's folder."""
-    result = evaluate(run, weights=weights)
+    result = evaluate(run, settings, weights=weights)
     path = path or run.folder / EVALUATION_FILE
     if is_main_process():
         path.write_text(json.dumps(result, indent=2) + "\n")
@@ -91,18 +97,17 @@ class Evaluator:
       DataError: as `evaluate` does, before anything is measured.
     """
 
-    def __init__(self, config: Config):
-        self._config = config
+    def __init__(self, config: Config, settings: ImageEvaluation | None = None):
+        self._config, self._settings = config, settings or config.evaluation
         self._measures: tuple[str, ...] = ()
         self._network: FeatureNetwork | None = None
         self._reference: Reference | None = None
-        evaluation, data = config.evaluation, config.data
-        if isinstance(data, ImageData) and isinstance(evaluation, ImageEvaluation):
-            self._measures = evaluation.measures
+        if isinstance(config.data, ImageData) and isinstance(self._settings, ImageEvaluation):
+            self._measures, self._batch_size = self._settings.measures, self._settings.batch_size
             if set(self._measures) & set(BY_FEATURES):
-                self._network = open_network(evaluation.features, evaluation.features_file)
-                if evaluation.reference_file:
-                    self._reference = _read_checked(config, evaluation, data, self._network)
+                self._network = open_network(self._settings.features, self._settings.features_file)
+                if self._settings.reference_file:
+                    self._reference = _read_checked(self._settings, config.data, self._network)
 
     def evaluate(self, run: Run, *, weights: Sequence[Weights], poll: Poll = lambda: None) -> dict[str, Any]:
         """See `evaluation.evaluate`; `poll` is called between batches, and raises to stop."""
@@ -134,7 +139,7 @@ class Evaluator:
         if not names or isinstance(self._config.method, WganGp):
             return {}, {}
         examples = Examples(self._config)
-        scores = score(run, weights, examples.rows, len(examples), poll)
+        scores = score(run, weights, examples.rows, len(examples), batch_size=self._batch_size, poll=poll)
         figures = {name: float(np.mean(scores.per_image[name], dtype=np.float64)) for name in names}
         spread = {name: intervals.bootstrap_mean(scores.per_image[name]) for name in names}
         if "codes" in self._measures:
@@ -146,9 +151,9 @@ class Evaluator:
     ) -> tuple[Figures, dict[str, Interval]]:
         if self._reference is None:
             assert isinstance(self._config.data, ImageData)
-            self._reference = measure_split(self._config.data, "train", network, self._config.chunk_size, poll)
+            self._reference = measure_split(self._config.data, "train", network, self._batch_size, poll)
         generate = make_generate(run, jax.random.key(SAMPLE_SEED), weights)
-        generated = measure_generated(generate, self._config, network, poll)
+        generated = measure_generated(network, generate, self._settings.samples, self._batch_size, poll)
         return compare(self._measures, self._reference, generated, network)
 
     def _protocol(self) -> dict[str, Any]:
@@ -156,7 +161,7 @@ class Evaluator:
         config = self._config
         protocol: dict[str, Any] = {
             "sample_seed": SAMPLE_SEED,
-            "samples": config.evaluation.samples,
+            "samples": self._settings.samples,
             "versions": versions(),
             "commit": commit(),
             "device": jax.devices()[0].device_kind,
@@ -168,23 +173,22 @@ class Evaluator:
             "code": "mean",
             "elbo_draws": DRAWS,
             "calibration": f"{config.evaluation.calibration_batches} batches of {config.chunk_size} training images",
-            "batch_size": config.chunk_size,
         }
         if self._network and self._reference:
             protocol["generation"] = {
                 **self._network.protocol(),
                 "reference": self._reference.about,
                 "n_reference": self._reference.number,
-                "n_generated": config.evaluation.samples,
+                "n_generated": self._settings.samples,
                 "pixels": "uint8, rounded to nearest",
             }
         return protocol
 
 
-def _read_checked(config: Config, evaluation: ImageEvaluation, data: ImageData, network: FeatureNetwork) -> Reference:
-    path = Path(evaluation.reference_file).expanduser()
-    reference = read_reference(path, about_split(data, "train", network, config.chunk_size))
-    needs_features = bool({"kid", "precision_recall"} & set(evaluation.measures))
+def _read_checked(settings: ImageEvaluation, data: ImageData, network: FeatureNetwork) -> Reference:
+    path = Path(settings.reference_file).expanduser()
+    reference = read_reference(path, about_split(data, "train", network, settings.batch_size))
+    needs_features = bool({"kid", "precision_recall"} & set(settings.measures))
     check_reference(path, reference, network, needs_features)
     return reference
 

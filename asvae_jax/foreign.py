@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvae_jax.config import Config, ImageData, WganGp, resolve_data
+from asvae_jax.config import IMAGE_SETS, Config, ConfigError, ImageData, WganGp, check_word, resolve_data
 from asvae_jax.data.records import Split
 from asvae_jax.errors import RunError
 from asvae_jax.metrics.intervals import bootstrap
@@ -34,12 +34,15 @@ def score_sets(
       {set: {score: [N]}}, the run's own first; see `scores.Scores` for the scores.
 
     Raises:
+      ConfigError: for an unknown set, or the run's own.
       RunError: for a toy or a WGAN-GP run, which have no scores of images.
       DataError: if a set is not prepared.
     """
     own = run.config.data
     if not isinstance(own, ImageData) or isinstance(run.config.method, WganGp):
         raise RunError("Images are scored by an encoder and a decoder: take an image run of another method.")
+    if own.name in names:
+        raise ConfigError(f"{own.name} is the run's own set; compare it with others.")
     where = data_dir or own.data_dir
     sets = {own.name: own, **{name: _other(name, run.config, where) for name in names}}
     local = on_this_process(run)
@@ -101,5 +104,6 @@ def write_scores(path: Path, scores: Mapping[str, Mapping[str, np.ndarray]]) -> 
 
 
 def _other(name: str, config: Config, data_dir: str) -> ImageData:
+    check_word("--against", name, IMAGE_SETS)
     shape = {"shape": config.example_shape} if name == "image_folder" else {}
     return resolve_data(image_data(name, batch_size=1, data_dir=data_dir, **shape))

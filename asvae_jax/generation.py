@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asvae_jax.config import FEWEST_IMAGES, CelebAData, Config, ImageData, PhotographData
+from asvae_jax.config import FEWEST_IMAGES, CelebAData, ImageData, PhotographData
 from asvae_jax.data.images import ahead, padded_batches
 from asvae_jax.distributed import local_mesh, over_batch, replicated, rows_of_all_processes, sum_over_processes
 from asvae_jax.errors import DataError
@@ -165,22 +165,29 @@ def read_reference(path: Path, expected: dict[str, Any]) -> Reference:
     """
     try:
         # Opened here, since NumPy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file) as stored:
+        with path.open("rb") as file, zipfile.ZipFile(file):
+            file.seek(0)
+            stored = np.load(file)
             arrays = {name: stored[name] for name in stored.files}
         mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
-        about = json.loads(str(arrays["about"])) if "about" in arrays else None
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} holds no statistics that can be read ({error}); make it by fid-stats.") from error
-    if covariance.shape != (len(mean), len(mean)) or not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise DataError(f"{path} is damaged: its covariance is {covariance.shape}, or not finite; make it anew.")
-    if about is None:
-        return Reference(mean, covariance, 0, np.empty((0, len(mean))), {"unchecked_file": path.name})
-    number = about.pop("number")
-    if wrong := [
+        unchecked: dict[str, Any] = {"number": 0, "unchecked_file": path.name}
+        about = json.loads(str(arrays["about"])) if "about" in arrays else unchecked
+        number = int(about.pop("number"))
+        kept = arrays["features"] if "about" in arrays else np.empty((0, mean.size))
+    except Exception as error:  # what NumPy and zipfile raise for damage is of a dozen kinds
+        raise DataError(f"{path} holds no statistics that can be read ({error!r}); make it by fid-stats.") from error
+    fits = mean.ndim == 1 and covariance.shape == 2 * mean.shape and kept.shape[1:] == mean.shape
+    if not fits or not all(np.isfinite(array).all() for array in (mean, covariance, kept)):
+        shapes = f"{mean.shape}, {covariance.shape} and {kept.shape}"
+        raise DataError(f"{path} is damaged: its arrays, {shapes}, do not fit or are not finite; make it anew.")
+    if "unchecked_file" in about:
+        return Reference(mean, covariance, number, kept, about)
+    wrong = [
         f"{name} {about.get(name)!r}, not {value!r}" for name, value in expected.items() if about.get(name) != value
-    ]:
+    ]
+    if wrong:
         raise DataError(f"{path} is of other images or features: {'; '.join(wrong)}. Make it by fid-stats.")
-    return Reference(mean, covariance, number, arrays["features"], about)
+    return Reference(mean, covariance, number, kept, about)
 
 
 def check_reference(path: Path, reference: Reference, network: FeatureNetwork, needs_features: bool) -> None:
@@ -217,9 +224,11 @@ def compare(
 
 
 def measure_generated(
-    generate: Callable[[np.ndarray], np.typing.ArrayLike], config: Config, network: FeatureNetwork, poll: Poll
+    network: FeatureNetwork,
+    generate: Callable[[np.ndarray], np.typing.ArrayLike],
+    count: int,
+    batch_size: int,
+    poll: Poll,
 ) -> FeatureStatistics:
-    """The statistics of `evaluation.samples` generated images."""
-    return feature_statistics(
-        network, generate, config.evaluation.samples, config.chunk_size, blocks=_BLOCKS, poll=poll
-    )
+    """The statistics of `count` generated images, in the blocks that `compare` leaves out in turn."""
+    return feature_statistics(network, generate, count, batch_size, blocks=_BLOCKS, poll=poll)

@@ -46,6 +46,8 @@ def score(
     weights: Weights,
     images: Callable[[np.ndarray], np.ndarray],
     count: int,
+    *,
+    batch_size: int | None = None,
     poll: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores images, each process its share of them; the same result in all.
@@ -55,6 +57,7 @@ def score(
       weights: averaged or raw.
       images: float32 [B, H, W, C] in [0, 1] of indices [B] below `count`.
       count: how many images.
+      batch_size: images at a time; as a rule as many as in the run's own evaluations.
       poll: called between batches.
 
     Returns:
@@ -65,7 +68,8 @@ def score(
 
     def computed():
         process, processes = jax.process_index(), jax.process_count()
-        for indices, mask in padded_batches(count, run.config.chunk_size, process, processes):
+        together = batch_size or run.config.chunk_size
+        for indices, mask in padded_batches(count, together, process, processes):
             placed = (spread_like(variables, part) for part in (images(indices), indices))
             yield indices, mask, batch_scores(variables, *placed)
 

@@ -111,6 +111,7 @@ def test_distance_of_orthogonal_and_of_empty_spreads():
     apart = np.diag([4.0, 0.0]), np.diag([0.0, 9.0])
     assert frechet_distance(np.zeros(2), apart[0], np.zeros(2), apart[1]) == pytest.approx(13)
     assert frechet_distance(np.zeros(2), np.zeros((2, 2)), np.ones(2), apart[1]) == pytest.approx(2 + 9)
+    assert frechet_distance(np.zeros(2), np.zeros((2, 2)), np.ones(2), np.zeros((2, 2))) == 2
 
 
 @pytest.mark.parametrize("where", range(4))
@@ -158,9 +159,10 @@ def test_kernel_distance_of_one_distribution_is_about_zero():
     assert abs(np.mean(values)) < 0.02 < 2 / 150 * 8
 
 
-def test_kernel_distance_needs_a_few_images():
-    with pytest.raises(ValueError, match="at least 4 images"):
-        kernel_distance(np.zeros((3, 2)), np.zeros((100, 2)))
+@pytest.mark.parametrize(("real", "generated"), [(3, 100), (100, 3)])
+def test_kernel_distance_needs_a_few_images(real, generated):
+    with pytest.raises(ValueError, match=f"at least 4 images on either side, got {real} and {generated}"):
+        kernel_distance(np.zeros((real, 2)), np.zeros((generated, 2)))
 
 
 ABOUT = {"data": "digits", "split": "train", "shape": [8, 8, 1], "features": "digits", "network_sha256": "0"}
@@ -231,6 +233,25 @@ def test_damaged_files_are_refused(content, tmp_path):
         read_reference(tmp_path / "a.npz", ABOUT)
     with pytest.raises(DataError, match="no statistics that can be read"):
         read_reference(tmp_path / "absent.npz", ABOUT)
+
+
+@pytest.mark.parametrize("mean", [np.float64(0), np.zeros((2, 1)), np.zeros(0)])
+def test_means_that_are_no_vector_are_refused(mean, tmp_path):
+    np.savez(tmp_path / "a.npz", mu=mean, sigma=np.eye(2))
+    with pytest.raises(DataError, match=r"a\.npz"):
+        read_reference(tmp_path / "a.npz", ABOUT)
+
+
+def test_damaged_compressed_files_are_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, mu=np.zeros(64), sigma=np.cov(features(100, 64, seed=18), rowvar=False))
+    content = bytearray(path.read_bytes())
+    # In the midst of the larger array, where the decompressor itself stumbles.
+    middle = len(content) // 2
+    content[middle : middle + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz"):
+        read_reference(path, ABOUT)
 
 
 def test_files_with_numbers_that_are_not_finite_are_refused(tmp_path):

@@ -87,11 +87,14 @@ def test_interval_of_a_difference_holds_the_truth():
 
 
 def test_interval_of_a_difference_by_hand():
-    # Both have variance 1 and three runs: standard error sqrt(2/3), 4 degrees of freedom, Student's 2.776.
-    low, high = intervals.of_difference([1.0, 2.0, 3.0], [11.0, 12.0, 13.0])
-    assert (low, high) == pytest.approx((10 - 2.776445 * math.sqrt(2 / 3), 10 + 2.776445 * math.sqrt(2 / 3)), rel=1e-6)
+    # Variance 4 over 4 runs and 2 over 2: either mean has error 1, and there are (1 + 1)^2 / (1/3 + 1/1) = 3 degrees of
+    # freedom, Student's 3.182. One variance for both groups would make it 4 degrees and another error.
+    low, high = intervals.of_difference([0.0, 0.0, 0.0, 4.0], [10.0, 12.0])
+    assert (low, high) == pytest.approx((10 - 3.182446 * math.sqrt(2), 10 + 3.182446 * math.sqrt(2)), rel=1e-6)
 
 
 def test_intervals_are_the_same_each_time():
     values = np.random.default_rng(1).normal(size=50)
     assert intervals.bootstrap_mean(values) == intervals.bootstrap_mean(values)
+    first, second = (intervals.bootstrap(lambda a, b: a.mean() - b.std(), values, values + 1) for _ in range(2))
+    assert first == second and first.low < first.high

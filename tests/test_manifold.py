@@ -43,9 +43,18 @@ def test_equal_sets_are_perfect_and_distant_ones_share_nothing():
     assert [values.mean() for values in apart.values()] == [0, 0, 0, 0]
 
 
-def test_too_few_images_have_no_neighbourhoods():
-    with pytest.raises(ValueError, match="Too few images"):
-        neighbourhoods(np.zeros((5, 2)), np.zeros((50, 2)))
+@pytest.mark.parametrize(("real", "generated"), [(5, 50), (50, 3)])
+def test_too_few_images_have_no_neighbourhoods(real, generated):
+    with pytest.raises(ValueError, match=f"Too few images for their neighbours: {real} real and {generated} gen"):
+        neighbourhoods(np.zeros((real, 2)), np.zeros((generated, 2)))
+
+
+def test_one_neighbour_more_than_asked_for_is_enough():
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(6, 2)), random.normal(size=(4, 2))
+    found, expected = neighbourhoods(x, y), by_scikit_learn(x, y)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_auroc_is_that_of_scikit_learn_with_ties():

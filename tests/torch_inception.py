@@ -3,6 +3,7 @@
 import functools
 import sys
 
+import numpy as np
 import torch
 
 
@@ -23,7 +24,7 @@ def _import_torchvision() -> None:
 _import_torchvision()
 from pytorch_fid import fid_score, inception  # noqa: E402
 
-__all__ = ["fid_score", "random_network", "state_of"]
+__all__ = ["fid_score", "published_features", "random_network", "state_of"]
 
 
 @functools.cache
@@ -50,6 +51,20 @@ def random_network() -> torch.nn.Module:
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, 0, 0.3)
     return network.eval()
+
+
+def published_features(images: np.ndarray) -> np.ndarray:
+    """What `pytorch-fid`'s own wrapper, which scales and resizes, makes of uint8 images [B, H, W, 3]: [B, 2048]."""
+    build = inception.fid_inception_v3
+    try:
+        inception.fid_inception_v3 = random_network
+        wrapper = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
+    finally:
+        inception.fid_inception_v3 = build
+    with torch.no_grad():
+        # As its script does: torchvision's ToTensor divides by 255.
+        [features] = wrapper(torch.tensor(images.transpose(0, 3, 1, 2) / np.float32(255)))
+    return features[:, :, 0, 0].numpy()
 
 
 def state_of(network: torch.nn.Module) -> dict:

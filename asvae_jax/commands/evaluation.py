@@ -105,31 +105,37 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     setup(arguments.distributed)
     run = load(arguments)
-    run = run._replace(config=_with_evaluation(run.config, arguments))
+    settings = _settings(run.config, arguments)
     stem, suffix = EVALUATION_FILE.split(".")
-    marked = EVALUATION_FILE if arguments.step == "latest" else f"{stem}-{arguments.step}.{suffix}"
+    # The latest step's figures are the run's; any other's say whose they are.
+    is_step = arguments.step == "latest" and Path(arguments.run).name.isdecimal()
+    which = run.step if is_step else arguments.step
+    marked = EVALUATION_FILE if which == "latest" else f"{stem}-{which}.{suffix}"
     path = checked_out(arguments.out or run.folder / marked, ".json")
-    path, result = write_evaluation(run, weights=(arguments.weights,) if arguments.weights else WEIGHTS, path=path)
+    weights = (arguments.weights,) if arguments.weights else WEIGHTS
+    path, result = write_evaluation(run, settings, weights=weights, path=path)
     if is_main_process():
         print(table(result))
         print(f"wrote {path}")
 
 
-def _with_evaluation(config: Config, arguments: argparse.Namespace) -> Config:
-    """The config with what the command line changes in its evaluation section."""
+def _settings(config: Config, arguments: argparse.Namespace) -> ImageEvaluation | None:
+    """The run's evaluation section with what the command line changes in it; None for a toy."""
     given = {setting: getattr(arguments, option) for option, setting in _SETTINGS.items()}
     changes = {setting: value for setting, value in given.items() if value is not None}
     if not isinstance(config.evaluation, ImageEvaluation):
         if changes:
             raise ConfigError(f"A toy has its own measures; leave out {', '.join(sorted(changes))}.")
-        return config
+        return None
     # The file is this machine's, whatever it was in training.
     usual = usual_file(arguments.features or config.evaluation.features)
     if "features_file" not in changes and (usual or arguments.features):
         changes["features_file"] = usual
     # What was judged in training is no question any more.
     evaluation: dict[str, Any] = {**dataclasses.asdict(config.evaluation), **changes, "best": "none"}
-    return resolve({**config.to_dict(), "evaluation": evaluation})
+    settings = resolve({**config.to_dict(), "evaluation": evaluation}).evaluation
+    assert isinstance(settings, ImageEvaluation)
+    return settings
 
 
 def _compare(arguments: argparse.Namespace) -> None:

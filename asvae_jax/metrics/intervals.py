@@ -65,6 +65,9 @@ def over_seeds(values: Sequence[float]) -> Interval:
 
 
 def of_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """Of mean(b) - mean(a) of two groups of independent runs: Welch's interval; needs two runs in each."""
+    """Of mean(b) - mean(a) of two groups of independent runs: Welch's interval; needs two runs in each. Without width
+    where no run of either group differs from its others."""
+    if np.ptp(a) == np.ptp(b) == 0:
+        return Interval(float(b[0] - a[0]), float(b[0] - a[0]))
     result = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     return Interval(float(result.low), float(result.high))
