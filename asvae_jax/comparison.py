@@ -73,7 +73,9 @@ def read_groups(folders: Iterable[Path], weights: Weights, file: str = EVALUATIO
 def summary(groups: Sequence[Group], weights: Weights) -> str:
     """A Markdown table: a row for each group, a column for each figure, mean and 95 % interval over the seeds."""
     figures = _figures(groups, weights)
-    lines = ["| run | seeds | " + " | ".join(figures) + " |", "|" + "---|" * (len(figures) + 2)]
+    data = groups[0].results[0]["config"]["data"]["name"]
+    lines = [f"{data}, {weights} weights: mean and 95 % interval over the seeds (of one seed, over its images).", ""]
+    lines += ["| run | seeds | " + " | ".join(figures) + " |", "|" + "---|" * (len(figures) + 2)]
     for group in groups:
         cells = [
             _cell(group.mean(figure, weights), group.interval(figure, weights)) if _has(group, figure, weights) else "-"
@@ -81,6 +83,18 @@ def summary(groups: Sequence[Group], weights: Weights) -> str:
         ]
         lines.append(f"| {group.name} | {len(group.results)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def values(groups: Sequence[Group], weights: Weights) -> dict[str, Any]:
+    """All that a table is made of, for JSON: the protocol, and each figure of each seed of each group."""
+    runs = {
+        group.name: {
+            "seeds": group.seeds,
+            **{name: group.values(name, weights) for name in _figures([group], weights) if _has(group, name, weights)},
+        }
+        for group in groups
+    }
+    return {"weights": weights, "protocol": groups[0].results[0]["protocol"], "runs": runs}
 
 
 class Difference(NamedTuple):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asvae_jax.calibrate import has_statistics
 from asvae_jax.config import BY_FEATURES, TOY_LIMITS, Config, ImageData, ImageEvaluation, ToyEvaluation, WganGp
 from asvae_jax.data import toys
 from asvae_jax.distributed import is_main_process
@@ -102,6 +103,7 @@ class Evaluator:
         self._measures: tuple[str, ...] = ()
         self._network: FeatureNetwork | None = None
         self._reference: Reference | None = None
+        self._generated = 0
         if isinstance(config.data, ImageData) and isinstance(self._settings, ImageEvaluation):
             self._measures, self._batch_size = self._settings.measures, self._settings.batch_size
             if set(self._measures) & set(BY_FEATURES):
@@ -154,6 +156,7 @@ class Evaluator:
             self._reference = measure_split(self._config.data, "train", network, self._batch_size, poll)
         generate = make_generate(run, jax.random.key(SAMPLE_SEED), weights)
         generated = measure_generated(network, generate, self._settings.samples, self._batch_size, poll)
+        self._generated = generated.number
         return compare(self._measures, self._reference, generated, network)
 
     def _protocol(self) -> dict[str, Any]:
@@ -172,14 +175,16 @@ class Evaluator:
             "split": "test",
             "code": "mean",
             "elbo_draws": DRAWS,
-            "calibration": f"{config.evaluation.calibration_batches} batches of {config.chunk_size} training images",
+            "calibration": f"{config.evaluation.calibration_batches} batches of {config.chunk_size} training images"
+            if has_statistics(config)
+            else "none",
         }
         if self._network and self._reference:
             protocol["generation"] = {
                 **self._network.protocol(),
                 "reference": self._reference.about,
                 "n_reference": self._reference.number,
-                "n_generated": self._settings.samples,
+                "n_generated": self._generated,
                 "pixels": "uint8, rounded to nearest",
             }
         return protocol

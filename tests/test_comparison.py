@@ -176,9 +176,9 @@ def test_method_without_an_encoder_has_dashes(tmp_path):
     )
     groups = read_groups(folders, "ema")
     lines = summary(groups, "ema").splitlines()
-    assert lines[0] == "| run | seeds | psnr | fid_digits_n100 |"
-    assert lines[2] == "| wgan_gp | 1 | - | 3 [2, 4] |"
-    assert lines[3] == "| vae | 1 | 12 [11, 13] | 3 [2, 4] |"
+    assert lines[2] == "| run | seeds | psnr | fid_digits_n100 |"
+    assert lines[4] == "| wgan_gp | 1 | - | 3 [2, 4] |"
+    assert lines[5] == "| vae | 1 | 12 [11, 13] | 3 [2, 4] |"
     assert [d.figure for d in differences(*groups, "ema")] == ["fid_digits_n100"]
     assert [d.figure for d in differences(*groups[::-1], "ema")] == ["fid_digits_n100"]
 
@@ -192,7 +192,7 @@ def test_critics_protocol_without_features_is_no_other_protocol(tmp_path):
 def test_summary_has_means_and_intervals_over_seeds(tmp_path):
     text = summary(read_groups(of_seeds(tmp_path, "vae,tiny", [10.0, 12.0]), "ema"), "ema")
     half = stats.t.ppf(0.975, 1)
-    assert text.splitlines()[2].startswith(f"| vae | 2 | 11 [{11 - half:.4g}, {11 + half:.4g}] | 2.5 [")
+    assert text.splitlines()[4].startswith(f"| vae | 2 | 11 [{11 - half:.4g}, {11 + half:.4g}] | 2.5 [")
 
 
 def test_one_seed_twice_is_refused(tmp_path):
@@ -261,6 +261,15 @@ def test_command_prints_markdown_and_writes_it(tmp_path, capsys):
     assert row.startswith("| psnr | 10.5 | 20.5 | 10 [") and row.endswith("| yes |")
     raw = command(capsys, "compare", *folders, "--weights", "raw")
     assert "| vae | 2 | 105 [" in raw
+
+
+def test_command_writes_every_seeds_figures_as_json(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    folders = of_seeds(tmp_path / "runs", "vae,tiny", [10.0, 11.0])
+    command(capsys, "compare", *folders, "--out", tmp_path / "all.json")
+    kept = json.loads((tmp_path / "all.json").read_text())
+    assert kept["weights"] == "ema" and kept["protocol"] == PROTOCOL
+    assert kept["runs"] == {"vae": {"seeds": [0, 1], "psnr": [10.0, 11.0], "active_units": [2.0, 3.0]}}
 
 
 def test_command_reads_another_file_of_each_run(tmp_path, capsys):

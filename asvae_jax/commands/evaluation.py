@@ -48,7 +48,7 @@ def add(commands) -> None:
     compare.add_argument("--against", nargs="+", type=Path, metavar="RUN", help="does RUN differ from these?")
     compare.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw (default: ema)")
     compare.add_argument("--file", default="evaluation.json", help="of each run (default: evaluation.json)")
-    compare.add_argument("--out", type=Path, help="Markdown file to write")
+    compare.add_argument("--out", type=Path, help="file to write: .md, or .json for every seed's figures")
     compare.set_defaults(command=_compare)
 
     foreign = commands.add_parser("foreign", help=_foreign.__doc__, description=_foreign.__doc__)
@@ -140,20 +140,23 @@ def _settings(config: Config, arguments: argparse.Namespace) -> ImageEvaluation 
 
 def _compare(arguments: argparse.Namespace) -> None:
     """Put evaluated runs side by side, seeds averaged, or say whether two groups of runs differ by more than chance."""
-    from asvae_jax.comparison import difference_table, read_groups, summary
+    from asvae_jax.comparison import difference_table, read_groups, summary, values
 
+    out = arguments.out and checked_out(arguments.out, ".md", ".json")
+    folders = [*(arguments.against or []), *arguments.runs]
+    groups = read_groups(folders, arguments.weights, arguments.file)
     if arguments.against is None:
-        text = summary(read_groups(arguments.runs, arguments.weights, arguments.file), arguments.weights)
-    else:
-        groups = read_groups([*arguments.against, *arguments.runs], arguments.weights, arguments.file)
-        if len(groups) != 2:
-            names = "; ".join(group.name for group in groups)
-            raise ConfigError(f"Two kinds of runs can be compared, got {len(groups)}: {names}.")
+        text = summary(groups, arguments.weights)
+    elif len(groups) == 2:
         text = difference_table(groups[0], groups[1], arguments.weights)
+    else:
+        names = "; ".join(group.name for group in groups)
+        raise ConfigError(f"Two kinds of runs can be compared, got {len(groups)}: {names}.")
     print(text, end="")
-    if arguments.out:
-        checked_out(arguments.out, ".md").write_text(text)
-        print(f"wrote {arguments.out}")
+    if out:
+        as_json = out.suffix == ".json"
+        out.write_text(json.dumps(values(groups, arguments.weights), indent=2) + "\n" if as_json else text)
+        print(f"wrote {out}")
 
 
 def _foreign(arguments: argparse.Namespace) -> None:
