@@ -142,6 +142,13 @@ def test_another_question_judges_the_kept_one_by_its_own_figure(toy_state, tmp_p
     assert offered(tmp_path, other, state, [{"kl": 1.0, "jsd": 0.3}, {"jsd": 0.1}], first_step=1) == [False, True]
 
 
+def test_figures_by_other_features_are_not_compared(toy_state, tmp_path):
+    config, (_, state) = judging("fid"), toy_state
+    assert offered(tmp_path, config, state, [{"fid_digits_n100": 3.0}]) == [True]
+    offers = [{"fid_n100": 60.0}, {"fid_n100": 70.0}, {"fid": 65.0}]
+    assert offered(tmp_path, config, state, offers, first_step=1) == [True, False, True]
+
+
 def test_whatever_comes_is_better_than_a_damaged_best(toy_state, tmp_path):
     config, state = toy_state
     offered(tmp_path, config, state, [{"kl": 1.0}])
