@@ -77,11 +77,9 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def damage(folder: Path, step: int) -> None:
-    """Flips one byte in the numbers of a checkpoint."""
+    """Cuts the numbers of a checkpoint in half; what single bytes do is tested with the store itself."""
     file = max((folder / CHECKPOINTS / str(step) / "params").rglob("d/*"), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    file.write_bytes(content)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def test_killed_run_goes_on_bit_for_bit(straight, tmp_path):
