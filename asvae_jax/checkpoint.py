@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from asvae_jax.config import Checkpoint, Config
+from asvae_jax.config import Checkpoint, Config, of_this_version
 from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError
 from asvae_jax.provenance import commit, versions
 from asvae_jax.update import TrainState
@@ -124,7 +124,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{self.folder} step {step} has layout {layout}, this version reads {LAYOUT}; use asvae_jax {version}."
             )
-        return meta
+        return {**meta, "config": of_this_version(meta["config"])}
 
     def read(self, step: int, templates: Callable[[dict[str, Any]], Items]) -> tuple[Items, dict[str, Any]]:
         """(items, meta) of a step, checked against its digests.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from asvae_jax.config import of_this_version
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import EVALUATION_FILE
 from asvae_jax.metrics import intervals
@@ -143,7 +144,7 @@ def _read(path: Path, weights: Weights) -> dict[str, Any]:
         raise DataError(f"{path} is no evaluation ({error}); run python -m asvae_jax evaluate on its run.") from error
     if not isinstance(result, dict) or weights not in result or "intervals" not in result:
         raise DataError(f"{path} has no figures of {weights} weights; run python -m asvae_jax evaluate anew.")
-    return result
+    return {**result, "config": of_this_version(result["config"])}
 
 
 def _protocol(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,9 +70,11 @@ class AsIntroVae:
     alpha: float
     gamma_r: float
     rec_target_gradient: bool
-    kl_schedule: Literal["linear", "tanh", "constant"]
+    kl_schedule: Literal["linear", "tanh", "constant", "none"]
     kl_rate: float
-    kernel: Literal["per_dim", "product", "prior"]
+    distance_in: Literal["exponent", "loss"]
+    distance_pairs: Literal["rec_fake", "real_fake"]
+    kernel: Literal["per_dim", "product", "prior", "constant"]
     bandwidth: float
     statistic: Literal["V", "U"]
     squash_distance: bool
@@ -358,6 +360,14 @@ def resolve(config: Config | ConfigDict | Mapping[str, Any]) -> Config:
     return typed
 
 
+def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as an older version stored them, with those that it had no choice in."""
+    method = dict(settings["method"])
+    if method["name"] == "asintrovae":
+        method = {"distance_in": "exponent", "distance_pairs": "rec_fake", **method}
+    return {**settings, "method": method}
+
+
 def resolve_data(values: Mapping[str, Any]) -> ImageData:
     """The data section of an image set alone, typed and checked.
 
@@ -540,6 +550,10 @@ def _check(config: Config) -> None:
         _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,
             f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
+        )
+        _require(
+            method.kl_schedule != "none" or method.kl_rate == 0,
+            f"method.kl_rate={method.kl_rate} has nothing to anneal if kl_schedule='none'; set it to 0.",
         )
         _require(
             method.statistic == "V" or data.batch_size >= 2,

@@ -198,17 +198,23 @@ def _read_checked(settings: ImageEvaluation, data: ImageData, network: FeatureNe
     return reference
 
 
+def toy_points(run: Run, weights: Weights) -> np.ndarray:
+    """The generated points [N, 2] that a toy is judged by."""
+    return sample_images(run, jax.random.key(SAMPLE_SEED), run.config.chunk_size, weights=weights)
+
+
+def toy_figures(config: Config, points: np.ndarray) -> Figures:
+    """The 2-D measures of generated points, without `gn_elbo`, which is the model's and not theirs."""
+    name = config.data.name
+    real = preview_examples(config)
+    return density2d.evaluate(real, points, limit=TOY_LIMITS[name], bins=_BINS, modes=toys.mode_centres(name))
+
+
 def _measure_toy(run: Run, weights: Weights) -> tuple[Figures, dict[str, Interval]]:
-    name = run.config.data.name
-    real = preview_examples(run.config)
-    generated = sample_images(run, jax.random.key(SAMPLE_SEED), len(real), weights=weights)
-
-    def measures(points: np.ndarray) -> Figures:
-        return density2d.evaluate(real, points, limit=TOY_LIMITS[name], bins=_BINS, modes=toys.mode_centres(name))
-
-    figures = measures(generated)
+    generated = toy_points(run, weights)
+    figures = toy_figures(run.config, generated)
     blocks = np.arange(len(generated)) * _TOY_BLOCKS // len(generated)
-    left_out = [measures(generated[blocks != block]) for block in range(_TOY_BLOCKS)]
+    left_out = [toy_figures(run.config, generated[blocks != block]) for block in range(_TOY_BLOCKS)]
     # How many modes are hit is no smooth function of the samples.
     smooth = [figure for figure in figures if figure != "modes_hit"]
     spread = {figure: intervals.jackknife(figures[figure], [part[figure] for part in left_out]) for figure in smooth}

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]
-KlSchedule = Literal["linear", "tanh", "constant"]
-KL_SCHEDULES = ("linear", "tanh", "constant")
+KlSchedule = Literal["linear", "tanh", "constant", "none"]
+KL_SCHEDULES = ("linear", "tanh", "constant", "none")
 
 
 def reconstruction_error(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
@@ -60,7 +60,8 @@ def annealed_kl_weight(
       step: counted from 0 over all training steps, a VAE warm-up included.
       total_steps: T.
       schedule: `linear` is min(rate * step / T, 1) (the paper), `tanh` is tanh(rate * step / T) (the released code;
-        it never quite reaches 1), `constant` is min(rate, 1) at every step.
+        it never quite reaches 1), `constant` is min(rate, 1) at every step, `none` is 1:
+        nothing is annealed, and D has the weight 1 as well.
       rate: 5 in the paper.
 
     Returns:
@@ -75,7 +76,9 @@ def annealed_kl_weight(
     if schedule == "tanh":
         return jnp.tanh(progress)
     if schedule == "constant":
-        return jnp.full_like(progress, min(rate, 1.0))
+        return jnp.minimum(jnp.full_like(progress, rate), 1.0)
+    if schedule == "none":
+        return jnp.ones_like(progress)
     raise ValueError(f"schedule must be one of {', '.join(KL_SCHEDULES)}; got {schedule!r}.")
 
 
@@ -204,6 +207,7 @@ def asintrovae_encoder_loss(
     kl_fake: jax.Array,
     distance: jax.Array,
     kl_weight: jax.Array,
+    distance_weight: jax.Array | None = None,
     *,
     b_rec: float,
     b_kl: float,
@@ -219,15 +223,15 @@ def asintrovae_encoder_loss(
 
     Args:
       err_real, kl_real, err_rec, kl_rec, err_fake, kl_fake: [B].
-      distance: D, the AS-Distance of the rec and the fake codes, a scalar.
+      distance: D, the AS-Distance of two streams' codes, a scalar.
       kl_weight: c, a scalar in [0, 1].
-      w_enc: weight of D.
+      distance_weight: what stands in the place of 1 - c, a scalar.
+      w_enc: weight of D, beside a KL in nats.
       b_rec, b_kl, b_neg, scale, alpha: as in `sintrovae_encoder_loss`.
     """
-    chex.assert_rank([distance, kl_weight], 0)
-    blend_rec, blend_fake = (kl_weight * kl + (1 - kl_weight) * w_enc * distance for kl in (kl_rec, kl_fake))
+    weighted = w_enc * _annealed(distance, kl_weight, distance_weight)
     return sintrovae_encoder_loss(
-        err_real, kl_real, err_rec, blend_rec, err_fake, blend_fake,
+        err_real, kl_real, err_rec, kl_weight * kl_rec + weighted, err_fake, kl_weight * kl_fake + weighted,
         b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, alpha=alpha,
     )  # fmt: skip
 
@@ -240,6 +244,7 @@ def asintrovae_decoder_loss(
     kl_weight: jax.Array,
     err_rec: jax.Array | None = None,
     err_fake: jax.Array | None = None,
+    distance_weight: jax.Array | None = None,
     *,
     b_rec: float,
     b_kl: float,
@@ -252,17 +257,81 @@ def asintrovae_decoder_loss(
 
     Args:
       err_real, kl_rec, kl_fake: [B].
-      distance, kl_weight: scalars D and c, as in `asintrovae_encoder_loss`.
+      distance, kl_weight, distance_weight: as in `asintrovae_encoder_loss`.
       err_rec, err_fake: [B], or None to leave out a negligible `gamma_r` term.
-      w_dec: weight of D.
+      w_dec: weight of D, beside a KL in nats.
       b_rec, b_kl, gamma_r, scale: as in `sintrovae_decoder_loss`.
     """
     chex.assert_equal_shape([err_real, kl_rec, kl_fake])
-    chex.assert_rank([distance, kl_weight], 0)
-    divergence = kl_weight * (jnp.mean(kl_rec) + jnp.mean(kl_fake)) + (1 - kl_weight) * w_dec * distance
+    weighted = w_dec * _annealed(distance, kl_weight, distance_weight)
+    divergence = kl_weight * (jnp.mean(kl_rec) + jnp.mean(kl_fake)) + weighted
     return _total(
         reconstruction=scale * b_rec * jnp.mean(err_real),
         adversarial=0.5 * scale * b_kl * divergence,
+        **_redecoding(err_rec, err_fake, 0.5 * scale * gamma_r * b_rec),
+    )
+
+
+def asintrovae_outside_encoder_loss(
+    err_real: jax.Array,
+    kl_real: jax.Array,
+    err_rec: jax.Array,
+    kl_rec: jax.Array,
+    err_fake: jax.Array,
+    kl_fake: jax.Array,
+    distance: jax.Array,
+    kl_weight: jax.Array,
+    distance_weight: jax.Array | None = None,
+    *,
+    b_rec: float,
+    b_kl: float,
+    b_neg: float,
+    scale: float,
+    w_enc: float,
+    alpha: float = 2.0,
+) -> Loss:
+    """`asintrovae_encoder_loss` with D outside the exponential, a term of its own (arXiv 2206.13903, Eqs. 5 and 6
+    taken literally): a saturated exponential cannot silence it.
+
+    Args:
+      w_enc: weight of D, in the loss's own unit: neither `scale` nor a beta multiplies it.
+      The others: as there.
+    """
+    _, terms = sintrovae_encoder_loss(
+        err_real, kl_real, err_rec, kl_weight * kl_rec, err_fake, kl_weight * kl_fake,
+        b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, alpha=alpha,
+    )  # fmt: skip
+    return _total(**terms, distance=-w_enc * _annealed(distance, kl_weight, distance_weight))
+
+
+def asintrovae_outside_decoder_loss(
+    err_real: jax.Array,
+    kl_rec: jax.Array,
+    kl_fake: jax.Array,
+    distance: jax.Array,
+    kl_weight: jax.Array,
+    err_rec: jax.Array | None = None,
+    err_fake: jax.Array | None = None,
+    distance_weight: jax.Array | None = None,
+    *,
+    b_rec: float,
+    b_kl: float,
+    gamma_r: float,
+    scale: float,
+    w_dec: float,
+) -> Loss:
+    """`asintrovae_decoder_loss` with D as a term of its own, so that with w_dec = w_enc both networks play for the same
+    stake.
+
+    Args:
+      w_dec: weight of D, in the loss's own unit.
+      The others: as there.
+    """
+    chex.assert_equal_shape([err_real, kl_rec, kl_fake])
+    return _total(
+        reconstruction=scale * b_rec * jnp.mean(err_real),
+        adversarial=0.5 * scale * b_kl * kl_weight * (jnp.mean(kl_rec) + jnp.mean(kl_fake)),
+        distance=w_dec * _annealed(distance, kl_weight, distance_weight),
         **_redecoding(err_rec, err_fake, 0.5 * scale * gamma_r * b_rec),
     )
 
@@ -302,6 +371,12 @@ def gradient_penalty(
     # The epsilon within the root keeps its derivative finite where the gradient is zero.
     norm = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=tuple(range(1, real.ndim))) + 1e-12)
     return jnp.square(norm - 1)
+
+
+def _annealed(distance: jax.Array, kl_weight: jax.Array, distance_weight: jax.Array | None) -> jax.Array:
+    weight = 1 - kl_weight if distance_weight is None else distance_weight
+    chex.assert_rank([distance, kl_weight, weight], 0)
+    return weight * distance
 
 
 def _redecoding(err_rec: jax.Array | None, err_fake: jax.Array | None, weight: float) -> dict[str, jax.Array]:

@@ -81,8 +81,9 @@ class Streams(NamedTuple):
 
 
 class DecoderStreams(NamedTuple):
-    """The decoder phase: the same, without the codes of real images, which it does not judge."""
+    """The decoder phase: the same; the codes of real images are constants here."""
 
+    q_real: Gaussian
     q_rec: Gaussian
     q_fake: Gaussian
     err_real: jax.Array
@@ -125,6 +126,7 @@ def decoder_streams(
     z_rec = stop_gradient(sample(q_rec, noise.eps_rec_decoder))
     z_fake = stop_gradient(sample(q_fake, noise.eps_fake_decoder))
     return DecoderStreams(
+        q_real=networks.encode(encoder, images),
         q_rec=q_rec,
         q_fake=q_fake,
         err_real=reconstruction_error(images, rec),
@@ -231,28 +233,39 @@ def asintrovae(config: Config) -> Method:
     setting, networks = config.method, make_networks(config)
     assert isinstance(setting, AsIntroVae)
 
-    def kl_weight(step):
-        return losses.annealed_kl_weight(
+    outside = setting.distance_in == "loss"
+
+    def kl_and_distance_weights(step):
+        c = losses.annealed_kl_weight(
             step, total_steps=config.training.steps, schedule=setting.kl_schedule, rate=setting.kl_rate
         )
+        return c, jnp.ones_like(c) if setting.kl_schedule == "none" else 1 - c
 
-    def distance(q_rec, q_fake, over_pairs, over_dims):
-        mean_over_pairs = as_distance(
-            q_rec, q_fake, kernel=setting.kernel, statistic=setting.statistic, over_dims=over_dims,
-            bandwidth=setting.bandwidth, squash=setting.squash_distance,
-        )  # fmt: skip
-        pairs = q_rec.mean.shape[0] * q_fake.mean.shape[0]
+    def distance(s: Streams | DecoderStreams, over_pairs, over_dims):
+        codes = s.q_rec if setting.distance_pairs == "rec_fake" else s.q_real
+        if setting.kernel == "constant":
+            # An ablation: what is left of the method if D opens and shuts the exponential but measures nothing.
+            mean_over_pairs = jnp.ones(())
+        else:
+            mean_over_pairs = as_distance(
+                codes, s.q_fake, kernel=setting.kernel, statistic=setting.statistic, over_dims=over_dims,
+                bandwidth=setting.bandwidth, squash=setting.squash_distance,
+            )  # fmt: skip
+        pairs = codes.mean.shape[0] * s.q_fake.mean.shape[0]
         return mean_over_pairs * pairs if over_pairs == "sum" else mean_over_pairs
 
     def encoder_loss(encoder, decoder, images, noise, step):
         s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
-        c, d = kl_weight(step), distance(s.q_rec, s.q_fake, setting.over_pairs_encoder, setting.over_dims_encoder)
-        loss, terms = losses.asintrovae_encoder_loss(
-            s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, b_rec=setting.b_rec, b_kl=setting.b_kl,
-            b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=setting.alpha,
+        c, weight = kl_and_distance_weights(step)
+        d = distance(s, setting.over_pairs_encoder, setting.over_dims_encoder)
+        objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
+        loss, terms = objective(
+            s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
+            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=setting.alpha,
         )  # fmt: skip
-        saturation = _saturation(setting, s.err_fake, c * kl_fake + (1 - c) * setting.w_enc * d)
+        within = 0.0 if outside else weight * setting.w_enc * d
+        saturation = _saturation(setting, s.err_fake, c * kl_fake + within)
         health = {**_health(config, s), **saturation, "as_distance": d, "kl_weight": c}
         return EncoderPhase(loss, {**_named("encoder", terms), **health}, s.z)
 
@@ -260,9 +273,11 @@ def asintrovae(config: Config) -> Method:
         s = decoder_streams(networks, encoder, decoder, images, z, noise)
         judged = [squash(q) if setting.squash_decoder_kl else q for q in (s.q_rec, s.q_fake)]
         kl_rec, kl_fake = map(kl_to_standard_normal, judged)
-        d = distance(s.q_rec, s.q_fake, setting.over_pairs_decoder, setting.over_dims_decoder)
-        return losses.asintrovae_decoder_loss(
-            s.err_real, kl_rec, kl_fake, d, kl_weight(step), *_redecoding_errors(setting, s), b_rec=setting.b_rec,
+        c, weight = kl_and_distance_weights(step)
+        d = distance(s, setting.over_pairs_decoder, setting.over_dims_decoder)
+        objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
+        return objective(
+            s.err_real, kl_rec, kl_fake, d, c, *_redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=setting.w_dec,
         )  # fmt: skip
 

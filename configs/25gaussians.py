@@ -6,8 +6,8 @@
 betas), tiny.
 """
 
-from asvae_jax.presets import Betas, toys
+from asvae_jax.presets import toys
 
 
 def get_config(variant: str = ""):
-    return toys(variant, name="25gaussians", betas=Betas(b_kl=0.3, b_rec=0.2, b_neg=0.9))
+    return toys(variant, name="25gaussians")

@@ -6,8 +6,8 @@
 betas), tiny.
 """
 
-from asvae_jax.presets import Betas, toys
+from asvae_jax.presets import toys
 
 
 def get_config(variant: str = ""):
-    return toys(variant, name="2spirals", betas=Betas(b_kl=0.5, b_rec=0.2, b_neg=1.0))
+    return toys(variant, name="2spirals")

@@ -31,7 +31,7 @@ WORDS = ["", "vae", "introvae", "sintrovae", "asintrovae", "asintrovae,released"
 
 def raw(variant="asintrovae", **changes):
     """A toy config as plain values; `changes` are `section__key`."""
-    values = presets.toys(variant, name="8gaussians", betas=BETAS).to_dict()
+    values = presets.toys(variant, name="8gaussians").to_dict()
     for path, value in changes.items():
         section, _, key = path.rpartition("__")
         (values[section] if section else values)[key] = value
@@ -57,7 +57,7 @@ def digits(variant=""):
 @pytest.mark.parametrize("name", TOY_LIMITS)
 def test_every_method_resolves_on_every_toy(name, size):
     for word in WORDS:
-        config = resolve(presets.toys(word + size, name=name, betas=BETAS))
+        config = resolve(presets.toys(word + size, name=name))
         assert config.method.name == (word.partition(",")[0] or "asintrovae")
         assert isinstance(config.method, METHOD_SETTINGS[config.method.name])
         assert isinstance(config.data, ToyData) and config.is_toy and config.example_shape == (2,)
@@ -395,7 +395,7 @@ def test_usual_data_section_of_every_image_set_is_whole(name):
 )
 def test_mistakes_in_variants_are_named(variant, message):
     with pytest.raises(ConfigError, match=message):
-        presets.toys(variant, name="8gaussians", betas=BETAS)
+        presets.toys(variant, name="8gaussians")
 
 
 def test_images_know_no_columns_of_table_1():

@@ -197,7 +197,7 @@ def test_average_starts_at_the_initial_weights():
 
 
 def test_presets_average_is_the_published_decay():
-    config = resolve(presets.toys("vae", name="rings", betas=presets.Betas(0.3, 0.2, 0.9)))
+    config = resolve(presets.toys("vae", name="rings"))
     assert 0.5 ** (config.data.batch_size / config.ema.half_life_images) == pytest.approx(0.999, rel=1e-12)
 
 
@@ -327,7 +327,7 @@ def forward_flops():
 
 def full_size(variant, **changes):
     """(config, shapes of state, images and noise) of a toy at real width and batch."""
-    config = presets.toys(variant, name="8gaussians", betas=presets.Betas(0.3, 0.2, 0.9))
+    config = presets.toys(variant, name="8gaussians")
     config.method.update(changes)
     config = resolve(config)
     size, latent = config.data.batch_size, config.model.latent_dim

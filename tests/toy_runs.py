@@ -16,7 +16,7 @@ BATCH, LATENT = 32, 2
 
 def toy_config(variant: str, **changes) -> Config:
     """A tiny 8-Gaussians run; `changes` are keys of its method, or `section__key`."""
-    config = presets.toys(f"{variant},tiny", name="8gaussians", betas=presets.Betas(0.3, 0.2, 0.9))
+    config = presets.toys(f"{variant},tiny", name="8gaussians")
     for key, value in changes.items():
         section, _, name = key.rpartition("__")
         config[section or "method"][name] = value

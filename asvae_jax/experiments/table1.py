@@ -1,25 +1,22 @@
-"""Table 1 of arXiv 2206.13903: 8 Gaussians by all methods under the paper's weights C1, C2, C3.
+"""Table 1 of arXiv 2206.13903 - 8 Gaussians under the weights C1, C2, C3 - and beside it the toys of arXiv 2012.13253,
+by all methods and over many seeds."""
 
-Each cell is a training run in a folder of its own; a cell whose run is finished is read, the others are trained or
-gone on with.
-"""
-
-import json
-import platform
-import time
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-from ml_collections import ConfigDict
+import numpy as np
 
-from asvae_jax import presets
-from asvae_jax.config import resolve
-from asvae_jax.evaluation import write_evaluation
-from asvae_jax.presets import Betas
-from asvae_jax.train import train
+from asvae_jax.data.toys import mode_centres
+from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, train_missing
+from asvae_jax.metrics import intervals
+from asvae_jax.run import Weights
 
-VARIANTS = ("vae", "introvae", "sintrovae", "asintrovae,paper", "asintrovae,released")
+VARIANTS = (
+    "vae", "introvae", "sintrovae", "wgan_gp", "asintrovae,paper", "asintrovae,released", "asintrovae,recommended",
+)  # fmt: skip
 
 # (kl_paper, jsd_paper) as printed; the paper has one row for AS-IntroVAE.
 PUBLISHED = {
@@ -27,104 +24,200 @@ PUBLISHED = {
     "c2": {"vae": (220.3, 110.0), "introvae": (191.1, 68.0), "sintrovae": (136.5, 36.6), "asintrovae": (1.3, 4.4)},
     "c3": {"vae": (220.2, 109.8), "introvae": (64.0, 53.0), "sintrovae": (46.2, 9.6), "asintrovae": (2.0, 7.1)},
 }
-_COLUMNS = ("kl_paper", "jsd_paper", "modes_hit", "strays", "kl", "jsd", "out_of_range")
 
 
-class Settings(NamedTuple):
-    """What all cells share."""
+class Row(NamedTuple):
+    """Cells that differ by seed alone, as far as they are trained."""
 
-    steps: int
-    batch_size: int
-    seed: int
-    combinations: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    records: tuple[dict[str, Any], ...]
 
+    @property
+    def first(self) -> Cell:
+        return self.cells[0]
 
-def cell_config(settings: Settings, variant: str, combination: str) -> ConfigDict:
-    """The config of one cell."""
-    config = presets.toys(
-        f"{variant},{combination}", name="8gaussians", betas=Betas(*presets.TABLE1_BETAS[combination])
-    )
-    config.seed = settings.seed
-    config.data.batch_size = settings.batch_size
-    config.ema.update(presets.published_ema(settings.batch_size))
-    config.training.steps = settings.steps
-    # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
-    config.optimizer.milestone_steps = (settings.steps * 3 // 4,)
-    config.checkpoint.every_steps = max(config.training.steps_per_dispatch, settings.steps // 4)
-    return config
+    def values(self, figure: str, weights: Weights) -> list[float]:
+        return [record[weights][figure] for record in self.records if figure in record[weights]]
 
 
-def make(settings: Settings, *, workdir: Path, out: Path) -> str:
-    """Trains what is missing and writes table1.md and table1.json to `out`; returns the table."""
-    cells = [
-        _cell(settings, variant, combination, Path(workdir).absolute())
-        for combination in settings.combinations
-        for variant in VARIANTS
-    ]
-    text = _markdown(settings, cells)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table1.json").write_text(json.dumps(cells, indent=2) + "\n")
-    (out / "table1.md").write_text(text)
-    return text
+def table_cells(betas: Sequence[str], toys: Sequence[str], variants: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """Table 1's cells: 8 Gaussians under each of `betas`, the other toys under their own."""
+    places = [("8gaussians", word) for word in betas] + [(toy, OWN_BETAS) for toy in toys]
+    return [Cell(toy, word, variant, (), seed) for toy, word in places for variant in variants for seed in seeds]
 
 
-def _cell(settings: Settings, variant: str, combination: str, workdir: Path) -> dict[str, Any]:
-    config = resolve(cell_config(settings, variant, combination))
-    name = f"{combination}-{variant.replace(',', '-')}-b{settings.batch_size}-t{settings.steps}-s{settings.seed}"
-    folder = workdir / name
-    result_file = folder / "cell.json"
-    if result_file.exists():
-        return json.loads(result_file.read_text())
-    began = time.perf_counter()
-    _, result = write_evaluation(train(config, folder))
-    cell = {
-        "variant": variant,
-        "combination": combination,
-        **settings._asdict(),
-        "measures": result,
-        "seconds": time.perf_counter() - began,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
-        "jax": jax.__version__,
-    }
-    result_file.write_text(json.dumps(cell, indent=2) + "\n")
-    return cell
-
-
-def _markdown(settings: Settings, cells: list[dict[str, Any]]) -> str:
-    command = (
-        f"python -m asvae_jax table 1 --steps {settings.steps} --batch-size {settings.batch_size} "
-        f"--seed {settings.seed} --combinations {' '.join(settings.combinations)}"
-    )
-    lines = [
-        "# Table 1: 8 Gaussians",
-        "",
-        f"Command: `{command}`.",
-        f"One seed ({settings.seed}), {settings.steps:,} steps of {settings.batch_size} points, the last quarter of",
-        "them at a tenth of the learning rate, 5,000 samples.",
-        "`kl_paper` and `jsd_paper` are in the units of arXiv 2206.13903, its own figures in brackets; there a perfect",
-        "sampler scores 0.66 / 0.33, and one that misses every mode 220.2 / 110. `kl` and `jsd` are in nats on mass.",
-        "",
-        "| weights | method | samples of | " + " | ".join(_COLUMNS) + " | time | device |",
-        "|" + "---|" * (len(_COLUMNS) + 5),
-    ]
+def rows(cells: Iterable[Cell], budget: Budget, results: Results) -> list[Row]:
+    """The cells in rows, in their order."""
+    groups: dict[Cell, list[Cell]] = {}
     for cell in cells:
-        published = PUBLISHED[cell["combination"]][cell["variant"].split(",")[0]]
-        for weights in ("raw", "ema"):
-            measures = cell["measures"][weights]
-            values = [_figure(name, measures[name]) for name in _COLUMNS]
-            values[0] += f" ({published[0]})"
-            values[1] += f" ({published[1]})"
-            row = [
-                cell["combination"].upper(),
-                cell["variant"],
-                weights,
-                *values,
-                f"{cell['seconds']:.0f} s",
-                cell["device"],
-            ]
-            lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines) + "\n"
+        groups.setdefault(cell._replace(seed=0), []).append(cell)
+    found = [[(cell, results.find(cell, budget)) for cell in group] for group in groups.values()]
+    return [
+        Row(tuple(cell for cell, _ in group), tuple(record for _, record in group if record is not None))
+        for group in found
+    ]
 
 
-def _figure(name: str, value: float) -> str:
-    return f"{value:.0f} of 8" if name == "modes_hit" else f"{value:.3g}"
+def make(cells: Sequence[Cell], budget: Budget, *, command: str, workdir: Path, out: Path, together: int | None) -> str:
+    """Trains what is missing and, after each program, writes table1.md, table1.csv and table1.json to `out`; returns
+    the table. Finished cells are kept in `out`/toys.jsonl."""
+    results = Results(out / "toys.jsonl")
+
+    def write() -> str:
+        found = rows(cells, budget, results)
+        text = _page(found, budget, command)
+        write_section(out / "table1.md", "table 1", text)
+        write_csv(out / "table1.csv", [line for row in found for line in _lines(row, budget)])
+        write_json(out / "table1.json", {"command": command, "budget": budget._asdict(), "rows": values(found)})
+        return text
+
+    train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
+    return write()
+
+
+def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
+    gaussians = [row for row in found if row.first.betas != OWN_BETAS]
+    others = [row for row in found if row.first.betas == OWN_BETAS]
+    text = [about(found, budget, command)]
+    for weights, title in (("ema", "averaged weights"), ("raw", "raw weights")):
+        if gaussians:
+            text.append(f"\n**8 Gaussians, {title}**\n\n{_gaussians_table(gaussians, weights)}")
+        if others:
+            text.append(f"\n**Other toys, {title}**\n\n{_others_table(others, weights)}")
+    return "".join(text)
+
+
+def about(found: Sequence[Row], budget: Budget, command: str) -> str:
+    done, wanted = sum(len(row.records) for row in found), sum(len(row.cells) for row in found)
+    records = [record for row in found for record in row.records]
+    partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; the command goes on.**"
+    hours = sum(record["seconds"] for record in records) / 3600
+    devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))
+    return (
+        f"`{command}`\n\n"
+        f"{done} runs of {budget.steps:,} steps of {budget.batch_size} points, the last quarter at a tenth of the "
+        f"learning rate; 5,000 samples each.{partial} {hours:.1f} h in all on {devices or 'no device yet'}.\n"
+        "Each figure is the median over the seeds [smallest, largest]; the paper's own in brackets.\n"
+    )
+
+
+def _gaussians_table(found: Sequence[Row], weights: Weights) -> str:
+    header = [
+        "weights",
+        "method",
+        "seeds",
+        "all 8 modes",
+        "modes",
+        "strays",
+        "kl_paper",
+        "jsd_paper",
+        "kl",
+        "jsd",
+        "time",
+    ]
+    lines = []
+    for row in found:
+        published = PUBLISHED[row.first.betas].get(row.first.variant.partition(",")[0], (None, None))
+        spreads = {name: spread(row.values(name, weights)) for name in ("modes_hit", "strays", "kl", "jsd")}
+        lines.append([
+            row.first.betas.upper(), row.first.variant, _seeds(row), all_modes(row, weights), spreads["modes_hit"],
+            spreads["strays"], spread(row.values("kl_paper", weights), published[0]),
+            spread(row.values("jsd_paper", weights), published[1]), spreads["kl"], spreads["jsd"], _time(row),
+        ])  # fmt: skip
+    return markdown(header, lines)
+
+
+def _others_table(found: Sequence[Row], weights: Weights) -> str:
+    figures = ("kl", "jsd", "kl_paper", "jsd_paper", "out_of_range")
+    lines = [
+        [
+            row.first.toy, row.first.variant, _seeds(row), *(spread(row.values(name, weights)) for name in figures),
+            spread(row.values("modes_hit", weights)), _time(row),
+        ]
+        for row in found
+    ]  # fmt: skip
+    return markdown(["toy", "method", "seeds", *figures, "modes", "time"], lines)
+
+
+def all_modes(row: Row, weights: Weights) -> str:
+    centres = mode_centres(row.first.toy)
+    hit = row.values("modes_hit", weights)
+    return f"{sum(modes == len(centres) for modes in hit)} of {len(hit)}" if centres is not None and hit else "-"
+
+
+def _seeds(row: Row) -> str:
+    done, wanted = len(row.records), len(row.cells)
+    return str(done) if done == wanted else f"{done} of {wanted}"
+
+
+def _time(row: Row) -> str:
+    return f"{np.mean([record['seconds'] for record in row.records]):.0f} s" if row.records else "-"
+
+
+def spread(values: Sequence[float], published: float | None = None) -> str:
+    """Median [smallest, largest] (published)."""
+    beside = "" if published is None else f" ({published})"
+    if not values:
+        return "-" + beside
+    median, low, high = np.median(values), min(values), max(values)
+    ours = f"{median:.3g}" if low == high else f"{median:.3g} [{low:.3g}, {high:.3g}]"
+    return ours + beside
+
+
+def values(found: Sequence[Row]) -> list[dict[str, Any]]:
+    """Everything of each row, for JSON."""
+    return [
+        {
+            **{name: value for name, value in row.first._asdict().items() if name != "seed"},
+            "seeds": [record["settings"]["seed"] for record in row.records],
+            "missing_seeds": len(row.cells) - len(row.records),
+            "raw": {name: row.values(name, "raw") for name in _figures(row)},
+            "ema": {name: row.values(name, "ema") for name in _figures(row)},
+            "seconds": [record["seconds"] for record in row.records],
+            "devices": sorted({record["device"] for record in row.records}),
+            "commits": sorted({record["commit"] for record in row.records}),
+        }
+        for row in found
+    ]
+
+
+def _lines(row: Row, budget: Budget) -> list[dict[str, Any]]:
+    """A line for each figure and set of weights, for CSV."""
+    cell = row.first
+    published = dict(
+        zip(
+            ("kl_paper", "jsd_paper"),
+            PUBLISHED.get(cell.betas, {}).get(cell.variant.partition(",")[0], ()),
+            strict=False,
+        )
+    )
+    return [
+        {
+            "toy": cell.toy,
+            "betas": cell.betas,
+            "variant": cell.variant,
+            "changes": " ".join(f"{path}={value}" for path, value in cell.changes),
+            **budget._asdict(),
+            "weights": weights,
+            "figure": name,
+            "seeds": len(values),
+            "median": np.median(values),
+            "min": min(values),
+            "max": max(values),
+            "mean": np.mean(values),
+            **_interval(values),
+            "published": published.get(name, ""),
+        }
+        for weights in ("ema", "raw")
+        for name in _figures(row)
+        for values in [row.values(name, weights)]
+    ]
+
+
+def _interval(values: Sequence[float]) -> dict[str, float]:
+    interval = intervals.over_seeds(values)
+    return {} if math.isinf(interval.low) else interval._asdict()
+
+
+def _figures(row: Row) -> list[str]:
+    return list(row.records[0]["ema"]) if row.records else []

@@ -1,0 +1,96 @@
+"""What carries AS-IntroVAE: its readings with one setting changed at a time, on 8 Gaussians under C1, C2, C3."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asvae_jax.experiments.report import markdown, write_json, write_section
+from asvae_jax.experiments.table1 import Row, about, all_modes, rows, spread, values
+from asvae_jax.experiments.toy_cells import Budget, Cell, Results, train_missing
+from asvae_jax.run import Weights
+
+BASES = ("asintrovae,released", "asintrovae,recommended")
+
+Changes = Mapping[str, Any]
+
+_CONSTANT_KL = {"method.kl_schedule": "constant"}
+_KERNELS: dict[str, Changes] = {
+    "D a constant 1: the gate alone": {"method.kernel": "constant"},
+    "kernel product": {"method.kernel": "product"},
+    "kernel product, bandwidth 1": {"method.kernel": "product", "method.bandwidth": 1.0},
+    "kernel prior": {"method.kernel": "prior"},
+    "statistic U": {"method.statistic": "U"},
+    "no squash": {"method.squash_distance": False},
+}
+ABLATIONS: dict[str, dict[str, Changes]] = {
+    "asintrovae,released": {
+        "as it is": {},
+        "encoder's D a mean over pairs": {"method.over_pairs_encoder": "mean"},
+        "annealing linear": {"method.kl_schedule": "linear"},
+        "annealing constant, c = 0.5": {**_CONSTANT_KL, "method.kl_rate": 0.5},
+        "no annealing: KL and D both at full weight": {"method.kl_schedule": "none", "method.kl_rate": 0.0},
+        "no warm-up": {"training.warmup_steps": 0},
+        "decoder's KL of raw codes": {"method.squash_decoder_kl": False},
+        "D outside the exponential": {"method.distance_in": "loss"},
+        "D outside, a mean over pairs": {"method.distance_in": "loss", "method.over_pairs_encoder": "mean"},
+        "D between real and fake": {"method.distance_pairs": "real_fake"},
+        **_KERNELS,
+    },
+}
+"""For each reading, the settings changed, by what a reader would call the change."""
+
+
+def make(
+    bases: Sequence[str],
+    betas: Sequence[str],
+    seeds: Sequence[int],
+    budget: Budget,
+    *,
+    command: str,
+    workdir: Path,
+    out: Path,
+    together: int | None,
+) -> str:
+    """Trains what is missing and, after each program, writes ablations.md and ablations.json to `out`; returns the
+    tables. Cells are shared with Table 1."""
+    results = Results(out / "toys.jsonl")
+    cells = [
+        Cell("8gaussians", word, base, tuple(changes.items()), seed)
+        for base in bases
+        for changes in ABLATIONS[base].values()
+        for word in betas
+        for seed in seeds
+    ]
+
+    def write() -> str:
+        found = rows(cells, budget, results)
+        text = about(found, budget, command) + "".join(
+            f"\n**{base}, {weights} weights**\n\n{_table(base, betas, found, weights)}"
+            for base in bases
+            for weights in ("ema", "raw")
+        )
+        write_section(out / "ablations.md", "ablations", text)
+        write_json(out / "ablations.json", {"command": command, "budget": budget._asdict(), "rows": values(found)})
+        return text
+
+    train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
+    return write()
+
+
+def _table(base: str, betas: Sequence[str], found: Sequence[Row], weights: Weights) -> str:
+    """A line for each change; for each of `betas` the seeds that hit all modes, and the median of both divergences."""
+    header = ["change", *(f"{word.upper()}: all modes, kl_paper, jsd_paper" for word in betas)]
+    lines = []
+    for name, changes in ABLATIONS[base].items():
+        own = {
+            row.first.betas: row
+            for row in found
+            if row.first.variant == base and row.first.changes == tuple(changes.items())
+        }
+        lines.append([name, *(_summary(own[word], weights) for word in betas)])
+    return markdown(header, lines)
+
+
+def _summary(row: Row, weights: Weights) -> str:
+    divergences = ", ".join(spread(row.values(name, weights)) for name in ("kl_paper", "jsd_paper"))
+    return f"{all_modes(row, weights)}; {divergences}"

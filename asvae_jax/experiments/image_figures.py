@@ -1,0 +1,157 @@
+"""Figures 4 to 7 of arXiv 2206.13903: what methods generate and reconstruct, the way between two codes, and the course
+of training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from asvae_jax.errors import StorageError
+from asvae_jax.examples import preview_examples
+from asvae_jax.experiments.image_runs import METHODS, SEEDS, SETS, WEIGHTS, ImageRuns, Request, read_records, title
+from asvae_jax.figures import Course, courses_sheet, image_sheet
+from asvae_jax.run import Run, decode, encode, load_run, reconstruct, sample_images
+from asvae_jax.sheets import SAMPLE_SEED
+
+_WAY = 10
+_COURSES = {
+    "err_real": "squared error of training images, per image",
+    "kl_real": "KL of real images' codes, nats",
+    "kl_fake": "KL of generated images' codes, nats",
+    "evaluation/psnr": "PSNR of test images, dB",
+    "evaluation/fid": "FID of generated images",
+}
+"""What figure 7 has a panel for where runs have logged it; of FID the beginning of its name."""
+
+Runs = dict[str, list[Path]]
+"""The folders of finished runs by method, in the order of the seeds."""
+
+
+def draw_samples(data: str, folders: Runs) -> Image.Image:
+    """Figure 4: a row for each method, all from the same latents, below real images."""
+    runs = _first_runs(folders)
+    real = _test_images(runs)
+    key = jax.random.key(SAMPLE_SEED)
+    rows = {name: sample_images(run, key, len(real), weights=WEIGHTS) for name, run in runs.items()}
+    return image_sheet({"real": real, **rows}, _caption(data, "generated images", runs))
+
+
+def draw_reconstructions(data: str, folders: Runs) -> Image.Image:
+    """Figure 5: test images, and below what each method makes of them."""
+    runs = _first_runs(folders)
+    real = _test_images(runs)
+    rows = {name: reconstruct(run, real, weights=WEIGHTS) for name, run in runs.items()}
+    return image_sheet({"test image": real, **rows}, _caption(data, "reconstructed images", runs))
+
+
+def draw_interpolations(data: str, folders: Runs) -> Image.Image:
+    """Figure 6: a row for each method, from one test image to another by way of its codes; the images themselves stand
+    at both ends."""
+    runs = _first_runs(folders)
+    first, *_, last = _test_images(runs)
+    rows = {
+        name: np.concatenate([first[None], interpolate(run, first, last), last[None]]) for name, run in runs.items()
+    }
+    return image_sheet(rows, _caption(data, "between two test images, which stand at the ends", runs))
+
+
+def draw_courses(data: str, folders: Runs) -> Image.Image:
+    """Figure 7: what runs logged in training, all seeds of a method as a line and a band."""
+    logs = {title(method): [read_records(folder) for folder in of_method] for method, of_method in folders.items()}
+    panels = {}
+    for figure, label in _COURSES.items():
+        courses = {method: course for method, of_method in logs.items() if (course := course_of(of_method, figure))}
+        if courses:
+            panels[label] = courses
+    seeds = max(len(of_method) for of_method in logs.values())
+    band = f"line: mean of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
+    return courses_sheet(panels, x_label="images seen", title=f"{data}: the course of training ({band})")
+
+
+def interpolate(run: Run, first: np.ndarray, last: np.ndarray, steps: int = _WAY) -> np.ndarray:
+    """Decodings [steps, H, W, C] of the straight way between the mean codes of two images [H, W, C]."""
+    start, end = encode(run, np.stack([first, last]), weights=WEIGHTS).mean
+    way = np.linspace(0, 1, steps)[:, None]
+    return decode(run, (1 - way) * start + way * end, weights=WEIGHTS, posterior=True)
+
+
+def course_of(logs: list[list[dict]], figure: str) -> Course | None:
+    """A figure (or the one whose name begins so) over the images seen, of runs [N] at the steps that all of them
+    logged; None where one has not logged it."""
+    images_per_step = logs[0][0]["config"]["data"]["batch_size"]
+    courses = []
+    for records in logs:
+        named = ((record["step"], name, record) for record in records for name in record)
+        found = {step: record[name] for step, name, record in named if name == figure or name.startswith(f"{figure}_")}
+        courses.append(found)
+    steps = sorted(set.intersection(*(set(course) for course in courses)))
+    if not steps:
+        return None
+    values = np.array([[course[step] for step in steps] for course in courses])
+    return Course(np.array(steps) * images_per_step, values)
+
+
+class Figure(NamedTuple):
+    """How a figure is drawn, and what it is drawn of unless told otherwise."""
+
+    draw: Callable[[str, Runs], Image.Image]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    sets: tuple[str, ...] = SETS
+
+
+_WITH_ENCODER = tuple(method for method in METHODS if method != "wgan_gp")
+_INTROSPECTIVE = tuple(method for method in _WITH_ENCODER if method != "vae")
+FIGURES = {
+    4: Figure(draw_samples, METHODS, seeds=(0,)),
+    5: Figure(draw_reconstructions, _WITH_ENCODER, seeds=(0,)),
+    6: Figure(draw_interpolations, _WITH_ENCODER, seeds=(0,)),
+    7: Figure(draw_courses, _INTROSPECTIVE, seeds=SEEDS),
+}
+
+
+def make(number: int, request: Request, out: Path) -> list[Path]:
+    """Trains what is missing and writes figureNUMBER-SET.png to `out` for each set that has finished runs.
+
+    Raises:
+      DataError, ConfigError: see `ImageRuns`.
+    """
+    runs, paths = ImageRuns(request), []
+    for _ in runs.complete():
+        pass
+    for data in request.sets:
+        folders = {method: found for method in request.methods if (found := runs.finished(data, method))}
+        if folders:
+            paths.append(_save(FIGURES[number].draw(data, folders), out / f"figure{number}-{data}.png"))
+    for what, why in runs.missing.items():
+        print(f"missing: {what}: {why}")
+    return paths
+
+
+def _first_runs(folders: Runs) -> dict[str, Run]:
+    return {title(method): load_run(of_method[0]) for method, of_method in folders.items()}
+
+
+def _test_images(runs: dict[str, Run]) -> np.ndarray:
+    return preview_examples(next(iter(runs.values())).config)
+
+
+def _caption(data: str, what: str, runs: dict[str, Run]) -> str:
+    seeds = sorted({run.config.seed for run in runs.values()})
+    steps = sorted({run.step for run in runs.values()})
+    return (
+        f"{data}: {what} (averaged weights, seed {', '.join(map(str, seeds))}, "
+        f"{', '.join(f'{step:,}' for step in steps)} steps)"
+    )
+
+
+def _save(picture: Image.Image, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error
+    return path

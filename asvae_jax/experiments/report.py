@@ -1,0 +1,53 @@
+"""How tables reach files: Markdown within a page that may say more, CSV and JSON beside it."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asvae_jax.errors import StorageError
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Puts `text` between the comments `<!-- name -->` and `<!-- end of name -->` of a page, in the place of what was
+    there; they are added at the end of a page that has none, so that words may be written around them.
+
+    Raises:
+      StorageError: if the page cannot be written.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    page = path.read_text() if path.exists() else ""
+    before, marked, rest = page.partition(begin)
+    after = rest.partition(end)[2] if marked else ""
+    if before and not before.endswith("\n\n") and not marked:
+        before += "\n"
+    _write(path, before + begin + text + end + after)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """A JSON file."""
+    _write(path, json.dumps(values, indent=1) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A CSV file with the first row's keys as its header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error

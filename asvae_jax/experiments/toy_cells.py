@@ -1,0 +1,218 @@
+"""Runs of 2-D toys as cells of a table: which are wanted, which are there already, and the training of the others,
+many at once."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from asvae_jax import presets, sweep
+from asvae_jax.config import Config, of_this_version, resolve
+from asvae_jax.errors import DataError, StorageError
+from asvae_jax.evaluation import SAMPLE_SEED, Figures, toy_figures, toy_points
+from asvae_jax.models import make_networks
+from asvae_jax.provenance import commit, versions
+from asvae_jax.run import WEIGHTS
+
+_log = logging.getLogger(__name__)
+
+# Points of a cell's curve over training.
+_CURVE_POINTS = 20
+_CURVE_FIGURES = ("kl_paper", "jsd_paper", "modes_hit", "strays", "kl", "jsd")
+# At once on a CPU's device: more gain nothing there, and an interruption loses what is in training.
+_TOGETHER_ON_CPU = 4
+_TOGETHER_AT_MOST = 256
+
+
+OWN_BETAS = "own"
+"""Instead of Table 1's: those of the toy's config file."""
+
+
+class Budget(NamedTuple):
+    """What all cells of a table share."""
+
+    steps: int
+    batch_size: int
+
+
+class Cell(NamedTuple):
+    """One run.
+
+    Fields:
+      toy: a name of `TOY_LIMITS`.
+      betas: "c1", "c2", "c3" of Table 1, or `OWN_BETAS`.
+      variant: words of a config: "sintrovae", "asintrovae,released".
+      changes: settings that differ from the variant's, ("method.kernel", "product"): an ablation.
+      seed: of the run.
+    """
+
+    toy: str
+    betas: str
+    variant: str
+    changes: tuple[tuple[str, Any], ...]
+    seed: int
+
+    def config(self, budget: Budget) -> Config:
+        """The settings of the run."""
+        words = self.variant if self.betas == OWN_BETAS else f"{self.variant},{self.betas}"
+        config = presets.toys(words, name=self.toy)
+        config.seed = self.seed
+        config.data.batch_size = budget.batch_size
+        config.ema.update(presets.published_ema(budget.batch_size))
+        config.training.steps = budget.steps
+        # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
+        config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
+        config.checkpoint.every_steps = budget.steps
+        for path, value in self.changes:
+            section, _, name = path.partition(".")
+            config[section][name] = value
+        return resolve(config)
+
+
+class Results:
+    """Finished cells as lines of JSON, one file for all tables; it only ever grows.
+
+    Raises:
+      DataError: if a line of the file cannot be read.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._records: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                try:
+                    record = json.loads(line)
+                    self._records[record["key"]] = {**record, "settings": of_this_version(record["settings"])}
+                except (ValueError, KeyError, TypeError) as error:
+                    raise DataError(f"{path} line {number} is no finished cell ({error}); remove the line.") from error
+
+    def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
+        """The record of a cell: "raw" and "ema" figures, "curve", "seconds", "device", "versions", "commit"; None if
+        it was never trained, or under other settings than today's."""
+        record = self._records.get(key(cell, budget))
+        if record is not None and record["settings"] != _plain(cell.config(budget)):
+            _log.warning("%s was trained under other settings and is passed over", describe(cell))
+            return None
+        return record
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Writes a record down at once.
+
+        Raises:
+          StorageError: if that fails.
+        """
+        self._records[record["key"]] = record
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written ({error}); see to space and rights.") from error
+
+
+def key(cell: Cell, budget: Budget) -> str:
+    """What a cell is called in files."""
+    changes = "".join(f"-{path.rpartition('.')[2]}={value}" for path, value in cell.changes)
+    variant = cell.variant.replace(",", "-")
+    return f"{cell.toy}-{cell.betas}-{variant}{changes}-b{budget.batch_size}-t{budget.steps}-s{cell.seed}"
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """Settings as JSON gives them back."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def train_missing(
+    cells: Iterable[Cell],
+    budget: Budget,
+    results: Results,
+    samples: Path,
+    *,
+    together: int | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Trains the cells that `results` lacks and writes each down when its program is done.
+
+    Args:
+      cells: those wanted.
+      budget: theirs.
+      results: grows by what is trained.
+      samples: a folder for the points that each cell's averaged weights generate, KEY.npy, [N, 2] float16.
+      together: how many runs one program holds; None for as many as pay on these devices.
+      progress: is called after each program.
+    """
+    missing = {cell.config(budget): cell for cell in cells if results.find(cell, budget) is None}
+    programs = sweep.grouped(missing, at_most=together or _together())
+    for number, program in enumerate(programs, 1):
+        of_cells = [missing[config] for config in program]
+        _log.info("program %d of %d: %s", number, len(programs), "; ".join(map(describe, of_cells)))
+        for record, points in _train(of_cells, budget):
+            samples.mkdir(parents=True, exist_ok=True)
+            np.save(samples / f"{record['key']}.npy", points.astype(np.float16))
+            results.add(record)
+        progress()
+
+
+def describe(cell: Cell) -> str:
+    """A cell in a line."""
+    changes = "".join(f" {path}={value}" for path, value in cell.changes)
+    return f"{cell.toy} {cell.betas} {cell.variant}{changes} seed {cell.seed}"
+
+
+def read_samples(cell: Cell, budget: Budget, samples: Path) -> np.ndarray | None:
+    """The points of a cell, [N, 2], or None if they are gone."""
+    path = samples / f"{key(cell, budget)}.npy"
+    return np.load(path).astype(np.float32) if path.exists() else None
+
+
+def _together() -> int:
+    return _TOGETHER_ON_CPU * jax.local_device_count() if jax.default_backend() == "cpu" else _TOGETHER_AT_MOST
+
+
+def _train(cells: Sequence[Cell], budget: Budget) -> Iterable[tuple[dict[str, Any], np.ndarray]]:
+    """(record, points of the averaged weights) of each cell."""
+    configs = [cell.config(budget) for cell in cells]
+    first, per_dispatch = configs[0], configs[0].training.steps_per_dispatch
+    curves: list[list[Figures]] = [[] for _ in cells]
+    generate = _generator(first)
+
+    def watch(step: int, weights: dict[str, Any]) -> None:
+        for curve, points in zip(curves, np.asarray(generate(weights["ema"]["decoder"])), strict=True):
+            figures = _rounded(toy_figures(first, points))
+            curve.append({"step": step, **{name: figures[name] for name in _CURVE_FIGURES if name in figures}})
+
+    began = time.perf_counter()
+    every = max(1, budget.steps // _CURVE_POINTS // per_dispatch) * per_dispatch
+    runs = sweep.train_together(configs, watch_every=every, watch=watch)
+    seconds = time.perf_counter() - began
+    for cell, config, run, curve in zip(cells, configs, runs, curves, strict=True):
+        points = {which: toy_points(run, which) for which in WEIGHTS}
+        record = {
+            "key": key(cell, budget),
+            **{which: _rounded(toy_figures(config, points[which])) for which in WEIGHTS},
+            "curve": curve,
+            "seconds": round(seconds / len(runs), 1),
+            "together": len(runs),
+            "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+            "versions": versions(),
+            "commit": commit(),
+            "settings": _plain(config),
+        }
+        yield record, points["ema"]
+
+
+def _generator(config: Config) -> Callable[[Any], jax.Array]:
+    """Decoder weights of all members -> the points [members, N, 2] that each is judged by."""
+    networks = make_networks(config)
+    latents = jax.random.normal(jax.random.key(SAMPLE_SEED), (config.chunk_size, config.model.latent_dim))
+    return jax.jit(jax.vmap(lambda decoder: networks.decode(decoder, latents, {})))
+
+
+def _rounded(figures: Figures) -> Figures:
+    return {name: float(f"{value:.5g}") for name, value in figures.items()}

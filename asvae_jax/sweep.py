@@ -1,0 +1,104 @@
+"""Many toy runs in one program: training is `vmap`ped over seeds and over the numbers of a method."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from asvae_jax import update
+from asvae_jax.config import Config, ConfigError
+from asvae_jax.run import Run
+
+SWEPT = ("b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "alpha")
+"""Numbers of a method that may differ within one program. Words, shapes and all other sections may not."""
+
+# (step, {"raw": params, "ema": params}), each leaf [members, ...]
+Watch = Callable[[int, dict[str, Any]], None]
+
+
+def grouped(configs: Iterable[Config], *, at_most: int) -> list[list[Config]]:
+    """Configs that fit into one program together, alike in all but `seed` and the numbers of `SWEPT`; `at_most` of them
+    in a group, in the order given."""
+    alike: dict[str, list[Config]] = {}
+    for config in configs:
+        settings = config.to_dict()
+        method = {name: value for name, value in settings["method"].items() if name not in SWEPT}
+        alike.setdefault(json.dumps({**settings, "seed": 0, "method": method}, sort_keys=True), []).append(config)
+    return [group[i : i + at_most] for group in alike.values() for i in range(0, len(group), at_most)]
+
+
+def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Watch | None = None) -> list[Run]:
+    """Trains toys at once, the members spread over all devices of this process.
+
+    Each run is the one that `train` makes of its config, but for the rounding of float32. Nothing is saved and no
+    step is logged; a member whose losses are no longer finite stays where it was.
+
+    Args:
+      configs: one group of `grouped`.
+      watch_every: steps between two calls of `watch`, a multiple of `training.steps_per_dispatch`; 0 for none.
+      watch: is shown the weights of all members.
+
+    Returns:
+      The finished runs in the order of `configs`, without a folder.
+
+    Raises:
+      ConfigError: for images, or for configs that do not fit together.
+    """
+    first = configs[0]
+    if not first.is_toy or len(grouped(configs, at_most=len(configs))) > 1:
+        raise ConfigError("Only toys whose configs differ in seed and numbers of the method can be trained together.")
+    training = first.training
+    members = over_members(len(configs))
+    numbers = jax.device_put(_numbers(configs), members)
+    keys = jnp.stack([jax.random.key(config.seed) for config in configs])
+    state = jax.jit(jax.vmap(lambda key: update.init_state(first, key)), out_shardings=members)(keys)
+    run_method = _compiled_steps(first, members)
+    run_warmup = _compiled_steps(first, members, warmup=True) if training.warmup_steps else run_method
+    for step in range(0, training.steps, training.steps_per_dispatch):
+        state = (run_warmup if step < training.warmup_steps else run_method)(state, numbers)
+        done = step + training.steps_per_dispatch
+        if watch is not None and watch_every and done % watch_every == 0:
+            watch(done, {"raw": state.params, "ema": state.ema})
+    params, ema = jax.tree.map(np.asarray, (state.params, state.ema))
+    return [
+        Run(Path(), config, training.steps, _member(params, i), _member(ema, i), {"raw": {}, "ema": {}})
+        for i, config in enumerate(configs)
+    ]
+
+
+def over_members(count: int) -> NamedSharding:
+    """The first axis spread over this process's devices, or over as many of them as share it out evenly."""
+    devices = jax.local_devices()
+    sharing = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+    mesh = Mesh(np.asarray(devices[:sharing]), ("members",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec("members"))
+
+
+def _compiled_steps(config: Config, members: NamedSharding, *, warmup: bool = False) -> Callable:
+    """(states, numbers) -> states after one dispatch."""
+
+    def one(state: update.TrainState, numbers: Mapping[str, jax.Array]) -> update.TrainState:
+        method = dataclasses.replace(config.method, **numbers)
+        own = dataclasses.replace(config, method=method)
+        steps = update.make_toy_steps(own.warmup() if warmup else own)
+        return steps(state, config.training.steps_per_dispatch)[0]
+
+    return jax.jit(jax.vmap(one), donate_argnums=0, in_shardings=(members, members), out_shardings=members)
+
+
+def _numbers(configs: Sequence[Config]) -> dict[str, jax.Array]:
+    """Each number of `SWEPT` that the method has, [members]."""
+    names = [name for name in SWEPT if hasattr(configs[0].method, name)]
+    return {
+        name: jnp.asarray([getattr(config.method, name) for config in configs], jnp.float32) for name in names
+    }  # fmt: skip
+
+
+def _member(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), tree)
