@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -84,3 +85,51 @@ def points_sheet(panels: Mapping[str, np.ndarray], limit: float, title: str) -> 
             axes.set_xlabel(f"{outside:.1%} outside", fontsize=8)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+class Course(NamedTuple):
+    """A figure over training: `values` of several runs [N, T] at the places `x` [T]."""
+
+    x: np.ndarray
+    values: np.ndarray
+
+
+def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str, title: str) -> Image.Image:
+    """Panels side by side, in each a line for the mean of every course and a band from the lowest to the highest of its
+    runs; what spans more than a power of ten is drawn on a logarithmic scale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * rows + 0.9), layout="constrained", dpi=150)
+    canvas = FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=13)
+    names = list(dict.fromkeys(name for courses in panels.values() for name in courses))
+    colours = {name: _COURSE_COLOURS[i % len(_COURSE_COLOURS)] for i, name in enumerate(names)}
+    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    lines = {}
+    for axes, (label, courses) in zip(every, panels.items(), strict=False):
+        for name, (x, values) in courses.items():
+            axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colours[name], alpha=0.2, linewidth=0)
+            [lines[name]] = axes.plot(x, values.mean(axis=0), color=colours[name], linewidth=1.6)
+        finite = np.concatenate([values[np.isfinite(values)] for _, values in courses.values()])
+        if finite.min() > 0 and finite.max() > 10 * finite.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+        axes.set_title(label, fontsize=11)
+        axes.set_xlabel(x_label, fontsize=10)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.grid(alpha=0.25)
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines), frameon=False)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+# Told apart by those who see colours otherwise, too (Okabe and Ito's).
+_COURSE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

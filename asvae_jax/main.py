@@ -10,11 +10,9 @@ Running the same command again goes on from the newest checkpoint. Exit codes: 0
 finite, 4 storage failed, 75 stopped by a signal and saved.
 """
 
-import os
 import sys
 from pathlib import Path
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -22,7 +20,7 @@ from asvae_jax import benchmark, distributed
 from asvae_jax.config import ConfigError, ImageData, check_overrides, load_file, resolve
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
-from asvae_jax.terminal import exit_code_of, log_to_terminal
+from asvae_jax.terminal import exit_code_of, keep_compiled_programs, log_to_terminal
 from asvae_jax.train import differences, dry_run, sheet_path, train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -57,7 +55,7 @@ def _run() -> None:
     if _MODE.value == "benchmark":
         print(benchmark.table(benchmark.benchmark(config)))
         return
-    _keep_compiled_programs()
+    keep_compiled_programs()
     if _DRY_RUN.value:
         print(dry_run(config, workdir))
         return
@@ -113,12 +111,6 @@ def _parse(argv: list[str]) -> list[str]:
 def _split_flag(argument: str) -> tuple[str, str]:
     name, _, value = argument.partition("=")
     return name.lstrip("-"), value
-
-
-def _keep_compiled_programs() -> None:
-    """Spares a restarted run the compiling; JAX_COMPILATION_CACHE_DIR names another place, or none if it is empty."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/asvae_jax/xla").expanduser()))
 
 
 if __name__ == "__main__":

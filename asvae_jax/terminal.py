@@ -1,8 +1,9 @@
-"""What the two command lines share: readable logs, one-line errors, exit codes."""
+"""What the two command lines share: readable logs, one-line errors, exit codes, compiled programs."""
 
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import logging as absl_logging
 
@@ -34,6 +35,14 @@ def log_to_terminal() -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def keep_compiled_programs() -> None:
+    """Spares a restarted run the compiling; JAX_COMPILATION_CACHE_DIR names another place, or none if it is empty."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/asvae_jax/xla").expanduser()))
 
 
 def _report(error: object, code: int) -> int:

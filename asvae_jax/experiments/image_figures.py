@@ -18,13 +18,13 @@ from asvae_jax.sheets import SAMPLE_SEED
 
 _WAY = 10
 _COURSES = {
-    "err_real": "squared error of training images, per image",
-    "kl_real": "KL of real images' codes, nats",
-    "kl_fake": "KL of generated images' codes, nats",
+    "err_real": "squared error of a training image",
+    "kl_real": "KL of real images, nats",
+    "kl_fake": "KL of generated images, nats",
     "evaluation/psnr": "PSNR of test images, dB",
     "evaluation/fid": "FID of generated images",
 }
-"""What figure 7 has a panel for where runs have logged it; of FID the beginning of its name."""
+"""What figure 7 has a panel for, where runs have logged it."""
 
 Runs = dict[str, list[Path]]
 """The folders of finished runs by method, in the order of the seeds."""
@@ -51,10 +51,12 @@ def draw_interpolations(data: str, folders: Runs) -> Image.Image:
     """Figure 6: a row for each method, from one test image to another by way of its codes; the images themselves stand
     at both ends."""
     runs = _first_runs(folders)
-    first, *_, last = _test_images(runs)
-    rows = {
-        name: np.concatenate([first[None], interpolate(run, first, last), last[None]]) for name, run in runs.items()
-    }
+    first, *others = _test_images(runs)
+    # Two that are alike have nothing between them to be seen.
+    last = max(others, key=lambda other: float(np.square(other - first).sum()))
+    rows = {}
+    for name, run in runs.items():
+        rows[name] = np.concatenate([first[None], interpolate(run, first, last), last[None]])
     return image_sheet(rows, _caption(data, "between two test images, which stand at the ends", runs))
 
 
@@ -79,19 +81,20 @@ def interpolate(run: Run, first: np.ndarray, last: np.ndarray, steps: int = _WAY
 
 
 def course_of(logs: list[list[dict]], figure: str) -> Course | None:
-    """A figure (or the one whose name begins so) over the images seen, of runs [N] at the steps that all of them
-    logged; None where one has not logged it."""
-    images_per_step = logs[0][0]["config"]["data"]["batch_size"]
-    courses = []
-    for records in logs:
-        named = ((record["step"], name, record) for record in records for name in record)
-        found = {step: record[name] for step, name, record in named if name == figure or name.startswith(f"{figure}_")}
-        courses.append(found)
+    """A figure over the images seen, of runs [N] at the steps that all of them logged; None where one has not.
+
+    A figure by features has their name after its own, "evaluation/fid_digits_n1438", and is found without it.
+    """
+    known = {name for records in logs for record in records for name in record}
+    name = (
+        figure if figure in known else next((name for name in sorted(known) if name.startswith(f"{figure}_")), figure)
+    )
+    courses = [{record["step"]: record[name] for record in records if name in record} for records in logs]
     steps = sorted(set.intersection(*(set(course) for course in courses)))
     if not steps:
         return None
-    values = np.array([[course[step] for step in steps] for course in courses])
-    return Course(np.array(steps) * images_per_step, values)
+    images_per_step = logs[0][0]["config"]["data"]["batch_size"]
+    return Course(np.array(steps) * images_per_step, np.array([[course[step] for step in steps] for course in courses]))
 
 
 class Figure(NamedTuple):

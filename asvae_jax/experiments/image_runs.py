@@ -191,13 +191,14 @@ class ImageRuns:
         budgets = {_images(group.results[0]["config"]) for group in everything}
         if len(budgets) > 1:
             raise DataError(f"The runs on {data} saw {sorted(budgets)} images; give runs of equal budgets.")
-        found = {}
+        found: dict[str, Group] = {}
         for method, of_method in folders.items():
             groups = read_groups(of_method, WEIGHTS)
             if len(groups) > 1:
                 names = "; ".join(group.name for group in groups)
                 raise DataError(f"The runs of {method} on {data} differ in more than the seed: {names}.")
-            found |= {method: group for group in groups}
+            if groups:
+                found[method] = groups[0]
         return found
 
     def departures(self, data: str, method: str) -> list[str]:

@@ -96,9 +96,9 @@ def make(number: int, request: Request, out: Path) -> str:
     """
     table = TABLES[number]
     runs = ImageRuns(request, by_features=table.by_features)
-    text = _write(number, runs, out)
+    _write(number, runs, out)
     for _ in runs.complete():
-        text = _write(number, runs, out)
+        _write(number, runs, out)
     # Once more: what could not be had is known now.
     return _write(number, runs, out)
 
