@@ -1,6 +1,5 @@
 """The command lines: what they write and print, what they refuse and in which words."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -15,11 +14,9 @@ from command_line import command, refusal, terminal  # noqa: F401
 from PIL import Image
 from training_runs import ROOT, digits, run, toy
 
-from asvae_jax import presets
 from asvae_jax.__main__ import main
 from asvae_jax.config import IMAGE_SETS, TOY_LIMITS, load_file, resolve
 from asvae_jax.examples import Examples
-from asvae_jax.experiments import table1
 from asvae_jax.run import Run, load_run, sample_images
 from asvae_jax.train import train
 from asvae_jax.update import init_state, make_steps, make_toy_steps
@@ -303,53 +300,3 @@ def test_benchmark_prints_its_figures_as_json():
     assert 0 < figures["step_seconds_p10"] <= figures["step_seconds_median"] <= figures["step_seconds_p90"]
     assert figures["images_per_second"] == pytest.approx(32 / figures["step_seconds_median"])
     assert figures["flop_per_step"] > 0 and figures["argument_bytes"] > 0
-
-
-@pytest.fixture
-def tiny_table(monkeypatch):
-    """The table's own presets, with the word `tiny` added to each, and larger chunks for its evaluation."""
-    preset = presets.toys
-
-    def tiny(variant: str, **settings):
-        config = preset(f"{variant},tiny", **settings)
-        config.evaluation.samples = 5_000
-        return config
-
-    monkeypatch.setattr(presets, "toys", tiny)
-
-
-def test_table_trains_what_is_missing_and_nothing_else(tiny_table, tmp_path, monkeypatch):
-    monkeypatch.setattr(table1, "VARIANTS", ("vae", "asintrovae,released"))
-    settings = table1.Settings(steps=20, batch_size=32, seed=0, combinations=("c1",))
-    workdir, out = tmp_path / "runs", tmp_path / "out"
-    text = table1.make(settings, workdir=workdir, out=out)
-    cells = json.loads((out / "table1.json").read_text())
-    assert [cell["variant"] for cell in cells] == ["vae", "asintrovae,released"]
-    assert all(cell["steps"] == 20 and cell["batch_size"] == 32 for cell in cells)
-    assert (out / "table1.md").read_text() == text
-    # The paper's own figures stand beside ours.
-    assert "(220.2)" in text and "(3.4)" in text and text.count("| C1 |") == 4
-
-    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-    assert table1.make(settings, workdir=workdir, out=out) == text
-    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
-
-    # A cell that was stopped between training and measuring goes on from its run.
-    [folder] = workdir.glob("c1-vae-*")
-    measures = json.loads((folder / "cell.json").read_text())["measures"]
-    (folder / "cell.json").unlink()
-    table1.make(settings, workdir=workdir, out=out)
-    assert json.loads((folder / "cell.json").read_text())["measures"] == measures
-    assert {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*")} == {
-        path: time
-        for path, time in before.items()
-        if path.is_relative_to(folder / "checkpoints") and path != folder / "checkpoints"
-    }
-
-
-def test_table_of_another_length_has_other_runs(tiny_table):
-    short = table1.Settings(steps=20, batch_size=32, seed=0, combinations=("c1",))
-    config = resolve(table1.cell_config(short, "asintrovae,paper", "c2"))
-    assert (config.method.b_kl, config.method.b_rec, config.method.b_neg) == presets.TABLE1_BETAS["c2"]
-    assert (config.training.steps, config.data.batch_size, config.seed) == (20, 32, 0)
-    assert dataclasses.asdict(config.ema) == presets.published_ema(32)

@@ -1,0 +1,85 @@
+"""Many toys in one program are the toys one by one."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from toy_runs import assert_close
+from training_runs import digits, toy
+
+from asvae_jax import sweep
+from asvae_jax.config import METHOD_SETTINGS, ConfigError
+from asvae_jax.run import sample_images
+from asvae_jax.train import train
+
+# After twenty steps; float32 adds up in another order in a batched product.
+ROUNDING = 2e-4
+
+
+def members(words: str, *changes: dict) -> list:
+    return [toy(words, **change) for change in changes]
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("asintrovae,released,tiny", [{}, dict(method__b_kl=0.7, method__w_enc=0.1, method__kl_rate=2.0)]),
+        ("asintrovae,paper,tiny", [dict(method__kl_schedule="constant", method__kl_rate=r) for r in (0.3, 0.9)]),
+        ("introvae,tiny", [{}, dict(method__margin=1.0)]),
+        ("wgan_gp,tiny", [{}, {}]),
+    ],
+)
+def test_each_member_is_the_run_of_its_config_alone(words, changes, tmp_path):
+    configs = [dataclasses.replace(config, seed=seed) for seed, config in enumerate(members(words, *changes))]
+    together = sweep.train_together(configs)
+    assert [run.config for run in together] == configs
+    for number, (run, config) in enumerate(zip(together, configs, strict=True)):
+        alone = train(config, tmp_path / str(number))
+        assert_close(run.params, jax.tree.map(np.asarray, alone.params), rtol=ROUNDING)
+        assert_close(run.ema, jax.tree.map(np.asarray, alone.ema), rtol=ROUNDING)
+        assert run.step == alone.step
+        assert sample_images(run, jax.random.key(0), 5).shape == (5, 2)
+    # Which the comparison could not tell if all members were alike.
+    with pytest.raises(AssertionError):
+        assert_close(together[0].params, together[1].params, rtol=10 * ROUNDING)
+
+
+@pytest.mark.parametrize(("count", "devices"), [(1, 1), (3, 3), (4, 4), (6, 3), (8, 4)])
+def test_members_are_shared_out_evenly_over_as_many_devices_as_they_fit(count, devices):
+    assert sweep.over_members(count).mesh.size == devices
+
+
+def test_watch_sees_all_members_as_they_go():
+    configs = members("vae,tiny", dict(), dict(method__b_kl=0.9))
+    seen = []
+    runs = sweep.train_together(
+        configs, watch_every=10, watch=lambda step, weights: seen.append((step, jax.tree.map(np.asarray, weights)))
+    )
+    assert [step for step, _ in seen] == [10, 20]
+    for i, run in enumerate(runs):
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], seen[-1][1]["ema"]), run.ema, rtol=1e-7)
+
+
+def test_configs_are_grouped_by_all_that_is_no_number_of_the_method():
+    a, b = members("released,tiny", dict(), dict(method__b_kl=0.9))
+    other_seed = dataclasses.replace(a, seed=5)
+    [word] = members("released,tiny", dict(method__kernel="prior"))
+    [width] = members("released,tiny", dict(model__widths=(8,)))
+    assert sweep.grouped([a, word, b, width, other_seed], at_most=9) == [[a, b, other_seed], [word], [width]]
+    assert sweep.grouped([a, b, other_seed], at_most=2) == [[a, b], [other_seed]]
+
+
+def test_every_swept_number_is_one_of_a_method():
+    fields = {
+        field.name: field.type for setting in METHOD_SETTINGS.values() for field in dataclasses.fields(setting)
+    }
+    assert {name: fields[name] for name in sweep.SWEPT} == dict.fromkeys(sweep.SWEPT, float)
+
+
+def test_what_does_not_fit_together_is_refused():
+    message = "Only toys whose configs differ in seed and numbers"
+    with pytest.raises(ConfigError, match=message):
+        sweep.train_together(members("released,tiny", dict(), dict(method__kernel="prior")))
+    with pytest.raises(ConfigError, match=message):
+        sweep.train_together([digits()])

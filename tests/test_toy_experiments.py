@@ -1,0 +1,211 @@
+"""The tables of toys: what is trained and what is read, and what they say."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from command_line import command, refusal, terminal  # noqa: F401
+from training_runs import toy
+
+from asvae_jax import presets, sweep
+from asvae_jax.errors import DataError
+from asvae_jax.evaluation import evaluate, toy_figures
+from asvae_jax.experiments import ablations, table1
+from asvae_jax.experiments.report import write_section
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples
+from asvae_jax.train import train
+
+BUDGET = Budget(steps=20, batch_size=32)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The presets with the word `tiny` added to each, and full evaluation."""
+    preset = presets.toys
+
+    def tiny_toys(variant: str, *, name: str):
+        config = preset(f"{variant},tiny", name=name)
+        config.evaluation.samples = 5_000
+        return config
+
+    monkeypatch.setattr(presets, "toys", tiny_toys)
+
+
+@pytest.fixture
+def table(tmp_path, capsys):
+    """table(option, ...) -> what `table 1` prints, with its files under `tmp_path`."""
+
+    def run(*options: object, name: str = "1") -> str:
+        words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path, "--workdir", tmp_path / "w"]
+        return command(capsys, "table", name, *words)
+
+    return run
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The seeds of every program trained in the test."""
+    programs = []
+    train_together = sweep.train_together
+
+    def spy(configs, **options):
+        programs.append([config.seed for config in configs])
+        return train_together(configs, **options)
+
+    monkeypatch.setattr(sweep, "train_together", spy)
+    return programs
+
+
+SMALL = ("--betas", "c1", "--toys", "rings", "--variants", "vae", "asintrovae,released")
+
+
+def test_a_table_trains_what_is_missing_and_nothing_else(table, trained, tmp_path):
+    first = table(*SMALL, "--seeds", 0)
+    assert trained == [[0]] * 4
+    page = (tmp_path / "table1.md").read_text()
+    assert first.endswith(page.removeprefix("<!-- table 1 -->\n").removesuffix("<!-- end of table 1 -->\n") + "\n")
+    table(*SMALL, "--seeds", 0)
+    assert (tmp_path / "table1.md").read_text() == page and len(trained) == 4
+    table(*SMALL, "--seeds", 0, 1)
+    assert trained[4:] == [[1]] * 4
+    assert len((tmp_path / "toys.jsonl").read_text().splitlines()) == 8
+
+
+def test_seeds_and_betas_share_programs(table, trained):
+    table("--betas", "c1", "c3", "--toys", "--variants", "vae", "--seeds", 3, 4)
+    assert trained == [[3, 4, 3, 4]]
+    table("--betas", "c1", "c3", "--toys", "--variants", "vae", "--seeds", 5, 6, "--together", 3)
+    assert trained[1:] == [[5, 6, 5], [6]]
+
+
+def test_a_cell_is_its_run(table, tmp_path):
+    table("--betas", "c2", "--toys", "--variants", "asintrovae,released", "--seeds", 0, 7)
+    cell = Cell("8gaussians", "c2", "asintrovae,released", (), 7)
+    config = cell.config(BUDGET)
+    assert (config.method.b_kl, config.method.b_rec, config.method.b_neg) == presets.TABLE1_BETAS["c2"]
+    assert (config.seed, config.training.steps, config.data.batch_size) == (7, *BUDGET)
+    alone = evaluate(train(config, tmp_path / "alone"))
+    record = Results(tmp_path / "toys.jsonl").find(cell, BUDGET)
+    for weights in ("raw", "ema"):
+        expected = {name: value for name, value in alone[weights].items() if name != "gn_elbo"}
+        assert record[weights] == pytest.approx(expected, rel=0.02)
+    assert record["curve"][-1]["kl_paper"] == record["ema"]["kl_paper"]
+    # And what is drawn is what was measured.
+    points = read_samples(cell, BUDGET, tmp_path / "w" / "samples")
+    assert toy_figures(config, points)["kl"] == pytest.approx(record["ema"]["kl"], rel=0.02)
+
+
+def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "train_together", _stops_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        table("--betas", "c1", "--toys", "25gaussians", "--variants", "vae", "introvae", "--seeds", 0, 1)
+    page = (tmp_path / "table1.md").read_text()
+    assert "Partial: 2 of 8 runs are done" in page
+    assert "| C1 | introvae | 0 of 2 | - | - | - | - (192.4) | - (56.0) |" in page
+    monkeypatch.undo()
+    lines = list(csv.DictReader((tmp_path / "table1.csv").read_text().splitlines()))
+    [line] = [line for line in lines if (line["weights"], line["figure"]) == ("ema", "jsd_paper")]
+    assert (line["variant"], line["seeds"], line["published"]) == ("vae", "2", "110.1")
+    [row, *others] = json.loads((tmp_path / "table1.json").read_text())["rows"]
+    assert row["seeds"] == [0, 1] and all(other["seeds"] == [] for other in others)
+    assert float(line["median"]) == np.median(row["ema"]["jsd_paper"])
+    assert float(line["low"]) < float(line["mean"]) < float(line["high"])
+
+
+def _stops_after(programs: int):
+    train_together, done = sweep.train_together, []
+
+    def stop(configs, **options):
+        if len(done) == programs:
+            raise KeyboardInterrupt
+        done.append(configs)
+        return train_together(configs, **options)
+
+    return stop
+
+
+def test_spread_is_median_smallest_and_largest():
+    assert table1.spread([3.0, 1.0, 10.0]) == "3 [1, 10]"
+    assert table1.spread([2.0, 2.0], 3.4) == "2 (3.4)"
+    assert table1.spread([], 3.4) == "- (3.4)"
+
+
+def test_all_modes_are_those_of_the_toy():
+    def row(toy_name, *modes):
+        cell = Cell(toy_name, OWN_BETAS, "vae", (), 0)
+        return table1.Row((cell,) * 3, tuple({"ema": {"modes_hit": hit}} for hit in modes))
+
+    assert table1.all_modes(row("8gaussians", 8.0, 7.0, 8.0), "ema") == "2 of 3"
+    assert table1.all_modes(row("25gaussians", 8.0, 25.0), "ema") == "1 of 2"
+    assert table1.all_modes(row("8gaussians"), "ema") == "-"
+
+
+def test_cells_of_other_settings_are_passed_over(table, trained, tmp_path, caplog):
+    options = ("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
+    table(*options)
+    file = tmp_path / "toys.jsonl"
+    record = json.loads(file.read_text())
+    record["settings"]["optimizer"]["learning_rate"] = 0.5
+    file.write_text(json.dumps(record) + "\n")
+    caplog.set_level("WARNING", "asvae_jax")
+    table(*options)
+    assert len(trained) == 2
+    # The newer line counts from now on.
+    table(*options)
+    assert len(trained) == 2
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "toys.jsonl").write_text('{"key": "a", "sett\n')
+    with pytest.raises(DataError, match=r"toys.jsonl line 1 is no finished cell .*; remove the line"):
+        Results(tmp_path / "toys.jsonl")
+
+
+def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        ablations,
+        "ABLATIONS",
+        {base: {"as it is": {}, "kernel prior": {"method.kernel": "prior"}} for base in ablations.BASES},
+    )
+    table("--betas", "c1", "--toys", "--variants", "asintrovae,released", "--seeds", 0)
+    text = table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations")
+    assert len(trained) == 2
+    assert text.count("| as it is | 0 of 1; ") == text.count("| kernel prior | 0 of 1; ") == 2
+    [_, line] = (tmp_path / "toys.jsonl").read_text().splitlines()
+    assert json.loads(line)["settings"]["method"]["kernel"] == "prior"
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "changes"),
+    [(base, name, changes) for base, by_name in ablations.ABLATIONS.items() for name, changes in by_name.items()],
+)
+def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
+    config = Cell("8gaussians", "c1", base, tuple(changes.items()), 0).config(BUDGET)
+    plain = Cell("8gaussians", "c1", base, (), 0).config(BUDGET)
+    assert (config == plain) == (not changes)
+
+
+def test_unknown_variants_are_refused(capsys):
+    assert "Did you mean 'asintrovae,released'?" in refusal(
+        capsys, "table", "1", "--variants", "asintrovae,release", "--seeds", 0
+    )
+
+
+def test_keys_tell_cells_apart():
+    cell = Cell("8gaussians", "c1", "asintrovae,paper", (("method.kernel", "prior"),), 3)
+    assert key(cell, BUDGET) == "8gaussians-c1-asintrovae-paper-kernel=prior-b32-t20-s3"
+
+
+def test_words_around_a_section_stay(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\nBefore.\n")
+    write_section(page, "part", "old\n")
+    page.write_text(page.read_text() + "\nAfter.\n")
+    write_section(page, "part", "new\n")
+    assert page.read_text() == "# Title\n\nBefore.\n\n<!-- part -->\nnew\n<!-- end of part -->\n\nAfter.\n"
+
+
+def test_configs_of_toys_and_the_table_agree():
+    config = Cell("8gaussians", OWN_BETAS, "vae", (), 0).config(BUDGET)
+    assert config.method == toy("vae,tiny").method
