@@ -62,15 +62,21 @@ def draw_interpolations(data: str, folders: Runs) -> Image.Image:
 
 def draw_courses(data: str, folders: Runs) -> Image.Image:
     """Figure 7: what runs logged in training, all seeds of a method as a line and a band."""
-    logs = {title(method): [read_records(folder) for folder in of_method] for method, of_method in folders.items()}
-    panels = {}
-    for figure, label in _COURSES.items():
-        courses = {method: course for method, of_method in logs.items() if (course := course_of(of_method, figure))}
-        if courses:
-            panels[label] = courses
-    seeds = max(len(of_method) for of_method in logs.values())
+    seeds = max(len(of_method) for of_method in folders.values())
     band = f"line: mean of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
-    return courses_sheet(panels, x_label="images seen", title=f"{data}: the course of training ({band})")
+    return courses_sheet(
+        course_panels(folders), x_label="images seen", title=f"{data}: the course of training ({band})"
+    )
+
+
+def course_panels(folders: Runs) -> dict[str, dict[str, Course]]:
+    """The panels of figure 7 with the courses of the methods that have logged what they show."""
+    logs = {title(method): [read_records(folder) for folder in of_method] for method, of_method in folders.items()}
+    panels = {
+        label: {method: course for method, of_method in logs.items() if (course := course_of(of_method, figure))}
+        for figure, label in _COURSES.items()
+    }
+    return {label: courses for label, courses in panels.items() if courses}
 
 
 def interpolate(run: Run, first: np.ndarray, last: np.ndarray, steps: int = _WAY) -> np.ndarray:

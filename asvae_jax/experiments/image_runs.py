@@ -150,14 +150,14 @@ class ImageRuns:
     """The cells of a request: `complete` trains and evaluates what is missing, the others tell what there is."""
 
     def __init__(self, request: Request, *, by_features: bool = False):
-        """`by_features` says that a set without FID is of no use."""
+        """`by_features` says that a set without FID is not worth training on."""
         self.request = request
         self.missing: dict[str, str] = {}
-        """What could not be had, and what mends it."""
-        self._usable = [data for data in request.sets if self._is_usable(data, by_features)]
+        """What could not be had, a set or a cell, and what mends it."""
+        self._trainable = [data for data in request.sets if self._is_trainable(data, by_features)]
 
     def complete(self) -> Iterator[Cell]:
-        """Trains and evaluates what is missing, and names each cell when it is finished.
+        """Trains and evaluates what is missing, as far as that can be done, and names each cell that it has dealt with.
 
         A cell that does not stay finite is noted as missing, and the next one is begun.
         """
@@ -166,17 +166,16 @@ class ImageRuns:
                 continue
             if cell in self.request.given:
                 self._evaluate(cell)
-            elif self.request.train:
+            elif cell.data in self._trainable:
                 self._train(cell)
-            else:
+            elif not self.request.train:
                 self.missing[str(cell)] = "not among the runs given"
-                continue
             yield cell
 
     def finished(self, data: str, method: str) -> list[Path]:
         """The folders of what is there, in the order of the seeds."""
         cells = (Cell(data, method, seed) for seed in self.request.seeds)
-        return [self.request.folder(cell) for cell in cells if data in self._usable and self._is_finished(cell)]
+        return [self.request.folder(cell) for cell in cells if self._is_finished(cell)]
 
     def groups(self, data: str) -> dict[str, Group]:
         """The evaluations of a set, by method; a method without any is left out.
@@ -209,16 +208,16 @@ class ImageRuns:
             return []
         return differences(self.request.config(given), resolve(_stored_settings(self.request.given[given])))
 
-    def _cells(self) -> Iterable[Cell]:
+    def _cells(self) -> list[Cell]:
         """Seed by seed, so that an early end leaves all methods equally far."""
         request = self.request
-        return [Cell(d, m, s) for d in self._usable for s in request.seeds for m in request.methods]
+        return [Cell(d, m, s) for d in request.sets for s in request.seeds for m in request.methods]
 
-    def _is_usable(self, data: str, by_features: bool) -> bool:
+    def _is_trainable(self, data: str, by_features: bool) -> bool:
         request = self.request
-        cells = [Cell(data, method, seed) for method in request.methods for seed in request.seeds]
-        if not request.train or all(cell in request.given for cell in cells):
-            return True
+        cells = [cell for cell in self._cells() if cell.data == data and cell not in request.given]
+        if not request.train or all(self._is_finished(cell) for cell in cells):
+            return False
         config = request.config(cells[0])
         assert isinstance(config.data, ImageData)
         if by_features and "fid" not in config.evaluation.measures:  # type: ignore[union-attr]

@@ -64,7 +64,7 @@ TABLES = {
     3: Table(
         title="Table 3: reconstructed images",
         figures=("psnr", "ssim", "mse"),
-        extra=("elbo", "kl_real", "active_units"),
+        extra=("kl_real", "active_units"),
         methods=tuple(method for method in METHODS if method != "wgan_gp"),
         sets=SETS,
         by_features=False,
@@ -128,7 +128,7 @@ _Groups = dict[str, dict[str, Group]]
 
 
 def _page(table: Table, runs: ImageRuns, groups: _Groups, command: str) -> str:
-    request, there = runs.request, [data for data, of_set in groups.items() if of_set]
+    request, there = runs.request, [data for data, of_set in groups.items() if of_set or data not in runs.missing]
     parts = [
         f"# {table.title}",
         f"`{command}`",
@@ -139,7 +139,7 @@ def _page(table: Table, runs: ImageRuns, groups: _Groups, command: str) -> str:
     if any(_named(group, figure) for data in there for group in groups[data].values() for figure in table.extra):
         parts.append(markdown(*_figure_table(table, request, groups, there, table.extra)))
     parts += ["## Runs", markdown(*_run_table(runs, groups, there))]
-    notes = [note for data in there for note in _notes(table, runs, data, groups[data])]
+    notes = [note for data in there if groups[data] for note in _notes(table, runs, data, groups[data])]
     parts.append("\n".join(f"- {note}" for note in notes))
     if runs.missing:
         parts += ["## Missing", "\n".join(f"- {what}: {why}" for what, why in runs.missing.items())]

@@ -1,0 +1,385 @@
+"""The paper's tables and figures of images: cells trained once and read ever after, and what a page says of them."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import command, refusal, terminal  # noqa: F401
+from PIL import Image
+from training_runs import DATA_DIR, ROOT, records
+
+from asvae_jax.config import load_file, resolve
+from asvae_jax.errors import NotFiniteError
+from asvae_jax.experiments import image_figures, image_runs
+from asvae_jax.experiments.image_figures import course_of, course_panels, interpolate
+from asvae_jax.experiments.image_runs import ImageRuns, make_request, title, training_seconds
+from asvae_jax.run import load_run, reconstruct
+
+METHODS = ("vae", "sintrovae")
+# The sets' own, but tiny, and for the four devices of the tests.
+CONFIG = """
+from asvae_jax.config import load_file
+
+def get_config(variant=""):
+    config = load_file(f"{root}/configs/{name}.py:{{variant}},tiny")
+    config.evaluation.batch_size = 52
+    return config
+"""
+
+
+@pytest.fixture(autouse=True)
+def prepared(monkeypatch):
+    """The tests' data, and no weights of Inception."""
+    monkeypatch.setenv("TFDS_DATA_DIR", DATA_DIR)
+    monkeypatch.delenv("ASVAE_JAX_INCEPTION", raising=False)
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("configs")
+    for name in ("digits", "mnist", "photos32"):
+        (folder / f"{name}.py").write_text(CONFIG.format(root=ROOT, name=name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(configs, tmp_path_factory):
+    """Two seeds of two methods on digits, 4 steps each."""
+    folder = tmp_path_factory.mktemp("runs")
+    request = make_request(
+        sets=["digits"], methods=METHODS, seeds=[0, 1], steps=None, configs=configs, workdir=folder, runs=[],
+        default_sets=(), default_methods=(), default_seeds=(),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", DATA_DIR)
+        assert len(list(ImageRuns(request).complete())) == 4
+    return folder
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """A cell that would be trained is an error."""
+
+    def refuse(config, folder):
+        raise AssertionError(f"{folder} is trained")
+
+    monkeypatch.setattr(image_runs, "train", refuse)
+
+
+def options(configs: Path, workdir: Path, out: Path, methods=METHODS) -> list:
+    """A command's that asks for the cells of `workdir`."""
+    return [
+        "--sets", "digits", "--methods", *methods, "--seeds", 0, 1, "--configs", configs, "--workdir", workdir,
+        "--out", out,
+    ]  # fmt: skip
+
+
+def stored(workdir: Path, method: str, seed: int) -> dict:
+    return json.loads((workdir / "digits" / f"{method}-t4-s{seed}" / "evaluation.json").read_text())
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def row(page: str, name: str) -> list[str]:
+    """The cells of the first row of a page that begins with `name`."""
+    line = next(line for line in page.splitlines() if line.startswith(f"| {name} |"))
+    return line.strip("| ").split(" | ")[1:]
+
+
+def test_cells_are_the_evaluations_of_their_runs(configs, workdir, no_training, tmp_path, capsys):
+    page = command(capsys, "table", 2, *options(configs, workdir, tmp_path))
+    kept = json.loads((tmp_path / "table2.json").read_text())
+    assert "table 2 --sets digits --methods vae sintrovae --seeds 0 1`" in page
+    assert kept["command"] in page and kept["missing"] == {}
+    with (tmp_path / "table2.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for method in METHODS:
+        ema = [stored(workdir, method, seed)["ema"] for seed in (0, 1)]
+        for figure in ("fid_digits_n100", "kid_digits", "precision_digits", "coverage_digits"):
+            values = [figures[figure] for figures in ema]
+            assert kept["sets"]["digits"]["runs"][method][figure] == values
+            [line] = [line for line in lines if (line["method"], line["figure"]) == (method, figure)]
+            assert float(line["mean"]) == pytest.approx(np.mean(values), rel=1e-5) and line["seeds"] == "2"
+        assert row(page, title(method))[0].split(" ")[0] == f"{np.mean([f['fid_digits_n100'] for f in ema]):.4g}"
+    assert str(tmp_path.parent) not in (tmp_path / "table2.md").read_text() + json.dumps(kept)
+
+
+def test_second_call_trains_and_writes_nothing_anew(configs, workdir, no_training, tmp_path, capsys):
+    command(capsys, "table", 3, *options(configs, workdir, tmp_path))
+    runs, pages = times(workdir), {path: path.read_bytes() for path in tmp_path.iterdir()}
+    command(capsys, "table", 3, *options(configs, workdir, tmp_path))
+    assert times(workdir) == runs
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == pages and len(pages) == 3
+
+
+def test_table_says_how_long_and_on_what(configs, workdir, tmp_path, capsys):
+    page = command(capsys, "table", 3, *options(configs, workdir, tmp_path))
+    folders = [workdir / "digits" / f"vae-t4-s{seed}" for seed in (0, 1)]
+    seconds = json.loads((tmp_path / "table3.json").read_text())["sets"]["digits"]["training_seconds"]
+    assert seconds["vae"] == pytest.approx(np.mean([training_seconds(folder) for folder in folders]), abs=0.051)
+    assert "| digits | VAE | 2 of 2 | 64 |" in page and "| cpu |" in page
+
+
+def test_seconds_of_an_interrupted_run_are_those_of_its_parts(tmp_path):
+    header = {"config": {"data": {"batch_size": 16}}}
+    lines = [
+        {"step": 0, **header}, {"step": 2, "images_per_second": 16.0}, {"step": 2, "evaluation/psnr": 1.0},
+        {"step": 3, **header}, {"step": 4, "images_per_second": 32.0},
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert training_seconds(tmp_path) == pytest.approx(2 + 0.5)
+
+
+def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, workdir, tmp_path, capsys):
+    folder, whole = tmp_path / "runs" / "digits" / "vae-t4-s0", stored(workdir, "vae", 0)
+    shutil.copytree(workdir / "digits" / "vae-t4-s0", folder)
+    arguments = ["--sets", "digits", "--methods", "vae", "--seeds", 0, "--configs", configs]
+    arguments += ["--workdir", tmp_path / "runs", "--out", tmp_path]
+
+    (folder / "evaluation.json").unlink()
+    checkpoints = times(folder / "checkpoints" / "4")
+    command(capsys, "table", 3, *arguments)
+    assert times(folder / "checkpoints" / "4") == checkpoints
+    assert stored(tmp_path / "runs", "vae", 0) == whole
+
+    (folder / "evaluation.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "4")
+    command(capsys, "table", 3, *arguments)
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "config" in line] == [0, 2]
+    assert stored(tmp_path / "runs", "vae", 0)["ema"] == pytest.approx(whole["ema"])
+
+
+def test_steps_stretch_what_happens_on_the_way(tmp_path):
+    request = make_request(
+        sets=["digits"], methods=["vae"], seeds=[7], steps=400, configs=ROOT / "configs", workdir=tmp_path, runs=[],
+        default_sets=(), default_methods=(), default_seeds=(),
+    )  # fmt: skip
+    [cell] = ImageRuns(request)._cells()
+    config, usual = request.config(cell), resolve(load_file(f"{ROOT}/configs/digits.py:vae"))
+    assert (config.training.steps, config.seed) == (400, 7) and usual.training.steps == 2_000
+    assert config.optimizer.milestone_steps == (300,) and usual.optimizer.milestone_steps == (1_500,)
+    assert request.folder(cell).name == "vae-t400-s7"
+
+
+def test_missing_sets_are_named_with_what_mends_them(configs, workdir, no_training, tmp_path, capsys):
+    arguments = options(configs, workdir, tmp_path)
+    arguments[1:2] = ["digits", "mnist", "photos32"]
+    page = command(capsys, "table", 2, *arguments)
+    assert "- mnist: not prepared: `python -m asvae_jax prepare mnist`\n" in page
+    assert "- photos32: FID needs Inception's weights" in page and "ASVAE_JAX_INCEPTION" in page
+    assert float(row(page, "VAE")[0].split(" ")[0]) > 0
+    assert set(json.loads((tmp_path / "table2.json").read_text())["missing"]) == {"mnist", "photos32"}
+
+
+def test_inception_measures_the_papers_sets_where_its_weights_are(configs, tmp_path, monkeypatch):
+    request = make_request(
+        sets=["mnist", "digits"], methods=["vae"], seeds=[0], steps=None, configs=configs, workdir=tmp_path, runs=[],
+        default_sets=(), default_methods=(), default_seeds=(),
+    )  # fmt: skip
+    mnist, digits = (image_runs.Cell(data, "vae", 0) for data in request.sets)
+    assert request.config(mnist).evaluation.features == "digits"
+    monkeypatch.setenv("ASVAE_JAX_INCEPTION", "inception.safetensors")
+    assert request.config(mnist).evaluation.features == "inception"
+    assert request.config(mnist).evaluation.features_file == "inception.safetensors"
+    # Half a day of Inception on a CPU is no part of a training run.
+    assert request.config(mnist).evaluation.every_steps == 0 and request.config(digits).evaluation.every_steps == 2
+    assert request.config(digits).evaluation.features == "digits"
+
+
+def test_runs_stand_for_cells_and_what_they_lack_is_shown(configs, workdir, no_training, tmp_path, capsys):
+    given = [workdir / "digits" / name for name in ("vae-t4-s0", "vae-t4-s1", "sintrovae-t4-s1")]
+    page = command(capsys, "table", 3, "--runs", *given, "--configs", configs, "--out", tmp_path)
+    assert "`python -m asvae_jax table 3 --sets digits --methods vae sintrovae --seeds 0 1`" in page
+    assert "seeds" not in row(page, "VAE")[0] and row(page, "S-IntroVAE")[0].endswith(", 1 of 2 seeds")
+    assert "- digits sintrovae seed 0: not among the runs given" in page
+    assert row(page, "S-IntroVAE")[0].startswith(f"{stored(workdir, 'sintrovae', 1)['ema']['psnr']:.4g} [")
+
+    arguments = ["--methods", "vae", "introvae", "--configs", configs, "--out", tmp_path]
+    page = command(capsys, "table", 3, "--runs", *given, *arguments)
+    assert row(page, "IntroVAE") == ["-"] * 3
+    # Runs of a method without an encoder may be given, and have no row.
+    critic = made_up(tmp_path, "digits", "wgan_gp", 0, {"fid_digits": 1.0})
+    page = command(capsys, "table", 3, "--runs", *given, critic, "--configs", configs, "--out", tmp_path)
+    assert "WGAN-GP" not in page
+
+
+def test_given_run_that_is_not_evaluated_is_evaluated(configs, workdir, no_training, tmp_path, capsys):
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(workdir / "digits" / "vae-t4-s0", folder, ignore=shutil.ignore_patterns("evaluation.json"))
+    page = command(capsys, "table", 3, "--runs", folder, "--configs", configs, "--out", tmp_path)
+    assert json.loads((folder / "evaluation.json").read_text())["ema"] == stored(workdir, "vae", 0)["ema"]
+    assert f"{stored(workdir, 'vae', 0)['ema']['psnr']:.4g} [" in page
+
+    # One that is still in training has no figures yet.
+    (folder / "evaluation.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "4")
+    page = command(capsys, "table", 3, "--runs", folder, "--configs", configs, "--out", tmp_path)
+    assert "- digits vae seed 0: step 2 of 4" in page and row(page, "VAE") == ["-"] * 3
+
+
+def test_cell_that_does_not_stay_finite_is_named_and_the_others_are_made(
+    configs, workdir, tmp_path, monkeypatch, capsys
+):
+    def diverge(config, folder):
+        raise NotFiniteError("20 steps in a row were refused")
+
+    monkeypatch.setattr(image_runs, "train", diverge)
+    given = ["--runs", workdir / "digits" / "vae-t4-s0", "--sets", "digits", "--methods", "introvae", "vae"]
+    page = command(capsys, "table", 3, *given, "--configs", configs, "--workdir", tmp_path / "runs", "--out", tmp_path)
+    assert "- digits introvae seed 0: training did not stay finite" in page
+    assert row(page, "IntroVAE") == ["-"] * 3 and float(row(page, "VAE")[0].split(" ")[0]) > 0
+
+
+def test_mistakes_are_refused_in_a_line(configs, workdir, no_training, tmp_path, capsys):
+    run = workdir / "digits" / "vae-t4-s0"
+    common = ["--configs", configs, "--out", tmp_path]
+    assert "no run" in refusal(capsys, "table", 3, "--runs", tmp_path, *common)
+    assert "both digits vae seed 0" in refusal(capsys, "table", 3, "--runs", run, run, *common)
+    assert "--configs" in refusal(capsys, "table", 3, "--runs", run, "--configs", tmp_path, "--out", tmp_path)
+    # The same folder, but of another learning rate.
+    elsewhere = tmp_path / "configs"
+    elsewhere.mkdir()
+    text = (configs / "digits.py").read_text().replace("return", "config.optimizer.learning_rate = 0.5\n    return")
+    (elsewhere / "digits.py").write_text(text)
+    said = refusal(capsys, "table", 3, *options(elsewhere, workdir, tmp_path, ["vae"]))
+    assert "optimizer.learning_rate 0.001 -> 0.5" in said and "--workdir" in said
+
+
+def made_up(folder: Path, data: str, words: str, seed: int, figures: dict[str, float], **training) -> Path:
+    """A finished run's folder, as far as a table reads it."""
+    config = load_file(f"{ROOT}/configs/{data}.py:{words}")
+    config.seed = seed
+    config.training.update(training)
+    settings = json.loads(json.dumps(resolve(config).to_dict()))
+    features = "digits" if any("digits" in name for name in figures) else "inception"
+    generation = {"n_generated": 50_000, "n_reference": 60_000, "features": features, "network_sha256": "a" * 64}
+    result = {
+        "step": config.training.steps,
+        "config": settings,
+        "protocol": {"versions": {"jax": "1"}, "commit": "c" * 40, "device": "cpu", "generation": generation},
+        "raw": figures,
+        "ema": figures,
+        "intervals": {"raw": {}, "ema": {}},
+    }
+    run = folder / f"{data}-{words}-{seed}".replace(",", "-")
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(settings))
+    (run / "evaluation.json").write_text(json.dumps(result))
+    log = [{"step": 0, "config": settings}, {"step": config.training.steps, "images_per_second": 100.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    return run
+
+
+def test_papers_figures_stand_beside_ours_on_its_sets_alone(tmp_path, capsys):
+    figures = {"psnr": 20.0, "ssim": 0.7, "mse": 0.01}
+    runs = [
+        made_up(tmp_path, data, words, 0, figures)
+        for data in ("cifar10", "digits")
+        for words in ("vae", "sintrovae", "asintrovae,released")
+    ]
+    page = command(capsys, "table", 3, "--runs", *runs, "--configs", ROOT / "configs", "--out", tmp_path)
+    # Sets in the order of the table: digits, then the paper's.
+    assert row(page, "VAE") == ["20", "0.7", "0.01"] * 2
+    assert row(page, "S-IntroVAE") == ["20", "0.7", "0.01", "20 (19.3)", "0.7 (0.599)", "0.01 (0.019)"]
+    assert row(page, "AS-IntroVAE (released)")[3:] == ["20 (19.445)", "0.7 (0.62)", "0.01 (0.019)"]
+
+
+@pytest.mark.parametrize(("name", "cell"), [("fid", "30 (98.84)"), ("fid_digits", "30")])
+def test_papers_fid_stands_beside_inceptions_alone(name, cell, tmp_path, capsys):
+    run = made_up(tmp_path, "mnist", "sintrovae", 0, {name: 30.0})
+    page = command(capsys, "table", 2, "--runs", run, "--configs", ROOT / "configs", "--out", tmp_path)
+    assert row(page, "S-IntroVAE") == [cell, "-"]
+    assert ("the paper prints FID, by other features: WGAN-GP 139.02, S-IntroVAE 98.84" in page) is (cell == "30")
+
+
+def test_unequal_budgets_are_refused_and_other_settings_named(tmp_path, capsys):
+    runs = [made_up(tmp_path, "cifar10", words, 0, {"psnr": 20.0}) for words in ("vae", "introvae")]
+    longer = made_up(tmp_path, "cifar10", "sintrovae", 0, {"psnr": 20.0}, steps=200_000)
+    arguments = ["--configs", ROOT / "configs", "--out", tmp_path]
+    assert "equal budgets" in refusal(capsys, "table", 3, "--runs", *runs, longer, *arguments)
+    page = command(capsys, "table", 3, "--runs", longer, *arguments)
+    assert "--steps 200000`" in page and "not the settings" not in page
+    logged = made_up(tmp_path / "other", "cifar10", "vae", 1, {"psnr": 20.0}, warmup_steps=7)
+    page = command(capsys, "table", 3, "--runs", logged, *arguments)
+    assert "not the settings of configs/cifar10.py: training.warmup_steps 0 -> 7." in page
+
+
+def test_words_around_a_table_stay(configs, workdir, tmp_path, capsys):
+    command(capsys, "table", 3, *options(configs, workdir, tmp_path, ["vae"]))
+    page = tmp_path / "table3.md"
+    page.write_text(page.read_text() + "\nWhat we make of it.\n")
+    command(capsys, "table", 3, *options(configs, workdir, tmp_path))
+    assert page.read_text().endswith("What we make of it.\n") and "S-IntroVAE" in page.read_text()
+
+
+@pytest.mark.parametrize(("number", "rows"), [(4, 1 + 2), (5, 1 + 2), (6, 2)])
+def test_pictures_have_a_row_for_each_method(number, rows, configs, workdir, no_training, tmp_path, capsys):
+    said = command(capsys, "figure", number, *options(configs, workdir, tmp_path))
+    assert said.endswith(f"wrote {tmp_path / f'figure{number}-digits.png'}\n")
+    with Image.open(tmp_path / f"figure{number}-digits.png") as picture:
+        # A row is 64 pixels high and 6 apart, below 32 of title; 12 images stand in it.
+        assert picture.height == 32 + rows * 70 and picture.width > 12 * 67
+
+
+def test_interpolation_goes_from_one_reconstruction_to_the_other(workdir):
+    run = load_run(workdir / "digits" / "vae-t4-s0")
+    images = np.random.default_rng(0).random((2, 8, 8, 1)).astype(np.float32)
+    walk = interpolate(run, *images, steps=5)
+    assert walk.shape == (5, 8, 8, 1)
+    np.testing.assert_allclose(walk[[0, -1]], reconstruct(run, images), atol=1e-6)
+    assert not np.allclose(walk[2], walk[0]) and not np.allclose(walk[2], walk[-1])
+
+
+def test_figure7_shows_what_runs_logged(configs, workdir, no_training, tmp_path, capsys, monkeypatch):
+    drawn = {}
+    draw = image_figures.courses_sheet
+    monkeypatch.setattr(
+        image_figures, "courses_sheet", lambda panels, **words: drawn.update(panels) or draw(panels, **words)
+    )
+    command(capsys, "figure", 7, *options(configs, workdir, tmp_path))
+    folders = [workdir / "digits" / f"sintrovae-t4-s{seed}" for seed in (0, 1)]
+    x, values = drawn["KL of generated images, nats"]["S-IntroVAE"]
+    np.testing.assert_array_equal(x, [32, 64])
+    expected = [[record["kl_fake"] for record in records(folder) if "kl_fake" in record] for folder in folders]
+    np.testing.assert_array_equal(values, expected)
+    # What is measured on the way is there, too, and a method has no panel of what it does not log.
+    assert {"PSNR of test images, dB", "FID of generated images"} <= set(drawn)
+    assert set(drawn["FID of generated images"]) == {"VAE", "S-IntroVAE"}
+    with Image.open(tmp_path / "figure7-digits.png") as picture:
+        assert min(picture.size) > 500
+
+
+def test_course_is_of_the_steps_that_all_runs_logged_and_of_the_exact_name():
+    header = {"step": 0, "config": {"data": {"batch_size": 10}}}
+    one = [header, *({"step": step, "kl": 1.0 * step, "kl_fake": -1.0} for step in (2, 4, 6))]
+    other = [header, *({"step": step, "kl": 10.0 * step} for step in (4, 6, 8))]
+    x, values = course_of([one, other], "kl")
+    np.testing.assert_array_equal(x, [40, 60])
+    np.testing.assert_array_equal(values, [[4, 6], [40, 60]])
+    assert course_of([one, other], "kl_fake") is None and course_of([one], "psnr") is None
+
+
+def test_panels_are_those_of_what_was_logged(tmp_path):
+    run = made_up(tmp_path, "digits", "introvae", 0, {"psnr": 1.0})
+    (run / "metrics.jsonl").write_text(
+        json.dumps({"step": 0, "config": {"data": {"batch_size": 10}}})
+        + "\n"
+        + json.dumps({"step": 5, "err_real": 2.0})
+    )
+    panels = course_panels({"introvae": [run]})
+    assert list(panels) == ["squared error of a training image"]
+    assert panels["squared error of a training image"]["IntroVAE"].values.tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("wgan_gp", "WGAN-GP"), ("asintrovae,released", "AS-IntroVAE (released)"), ("vae,tiny", "VAE (tiny)")],
+)
+def test_titles(method, name):
+    assert title(method) == name
