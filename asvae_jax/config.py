@@ -77,6 +77,7 @@ class AsIntroVae:
     kernel: Literal["per_dim", "product", "prior", "constant"]
     bandwidth: float
     statistic: Literal["V", "U"]
+    root_distance: bool
     squash_distance: bool
     over_pairs_encoder: Literal["mean", "sum"]
     over_dims_encoder: Literal["mean", "sum"]
@@ -364,7 +365,7 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as an older version stored them, with those that it had no choice in."""
     method = dict(settings["method"])
     if method["name"] == "asintrovae":
-        method = {"distance_in": "exponent", "distance_pairs": "rec_fake", **method}
+        method = {"distance_in": "exponent", "distance_pairs": "rec_fake", "root_distance": False, **method}
     return {**settings, "method": method}
 
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,20 +69,37 @@ def image_sheet(rows: Mapping[str, np.ndarray], title: str) -> Image.Image:
 
 def points_sheet(panels: Mapping[str, np.ndarray], limit: float, title: str) -> Image.Image:
     """Scatter plots of 2-D points side by side, over the square [-limit, limit]^2."""
+    return points_grid({"": panels}, {"": limit}, title)
+
+
+def points_grid(rows: Mapping[str, Mapping[str, np.ndarray]], limits: Mapping[str, float], title: str) -> Image.Image:
+    """Scatter plots of 2-D points: a row for each of `rows`, over its own square [-limit, limit]^2, and a column for
+    each name within them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    columns = list(next(iter(rows.values())))
     # Not pyplot: it keeps every figure alive and asks for a display.
-    figure = Figure(figsize=(3.2 * len(panels), 3.6), layout="constrained", dpi=120)
+    figure = Figure(figsize=(2.9 * len(columns) + 0.4, 2.9 * len(rows) + 0.7), layout="constrained", dpi=120)
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
-    for axes, (name, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
-        axes.scatter(points[:, 0], points[:, 1], s=1.5, alpha=0.35, linewidths=0, color="#1f4e79", rasterized=True)
-        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", title=name)
-        axes.tick_params(labelsize=7)
-        outside = np.mean(np.any(np.abs(points) > limit, axis=1))
-        if outside > 0:
-            axes.set_xlabel(f"{outside:.1%} outside", fontsize=8)
+    every = figure.subplots(len(rows), len(columns), squeeze=False)
+    for (row, panels), row_axes in zip(rows.items(), every, strict=True):
+        limit = limits[row]
+        for axes, name in zip(row_axes, columns, strict=True):
+            axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+            axes.tick_params(labelsize=7)
+            if row_axes is every[0]:
+                axes.set_title(name, fontsize=10)
+            if panels.get(name) is None:
+                axes.text(0, 0, "not trained", ha="center", va="center", fontsize=9, color="#888888")
+                continue
+            points = panels[name]
+            axes.scatter(points[:, 0], points[:, 1], s=1.5, alpha=0.35, linewidths=0, color="#1f4e79", rasterized=True)
+            outside = np.mean(np.any(np.abs(points) > limit, axis=1))
+            if outside > 0:
+                axes.set_xlabel(f"{outside:.1%} outside", fontsize=8)
+        row_axes[0].set_ylabel(row, fontsize=11)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
@@ -94,9 +111,10 @@ class Course(NamedTuple):
     values: np.ndarray
 
 
-def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str, title: str) -> Image.Image:
-    """Panels side by side, in each a line for the mean of every course and a band from the lowest to the highest of its
-    runs; what spans more than a power of ten is drawn on a logarithmic scale."""
+def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str | Sequence[str], title: str) -> Image.Image:
+    """Panels side by side (`x_label` for all of them, or one for each), in each a line for the mean of every course and
+    a band from the lowest to the highest of its runs; what spans more than a power of ten is drawn on a logarithmic
+    scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
@@ -110,23 +128,26 @@ def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str, titl
     colours = {name: _COURSE_COLOURS[i % len(_COURSE_COLOURS)] for i, name in enumerate(names)}
     every = list(figure.subplots(rows, columns, squeeze=False).flat)
     lines = {}
-    for axes, (label, courses) in zip(every, panels.items(), strict=False):
+    x_labels = [x_label] * len(panels) if isinstance(x_label, str) else x_label
+    for axes, (label, courses), below in zip(every, panels.items(), x_labels, strict=False):
         for name, (x, values) in courses.items():
             axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colours[name], alpha=0.2, linewidth=0)
             [lines[name]] = axes.plot(x, values.mean(axis=0), color=colours[name], linewidth=1.6)
         finite = np.concatenate([values[np.isfinite(values)] for _, values in courses.values()])
         if finite.min() > 0 and finite.max() > 10 * finite.min():
             axes.set_yscale("log")
-            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+            if finite.max() < 1_000 * finite.min():
+                axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_title(label, fontsize=11)
-        axes.set_xlabel(x_label, fontsize=10)
+        axes.set_xlabel(below, fontsize=10)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.25)
     for axes in every[len(panels) :]:
         axes.set_axis_off()
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines), frameon=False)
+    in_a_row = min(len(lines), 2 * columns)
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=in_a_row, frameon=False)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 

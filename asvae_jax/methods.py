@@ -29,6 +29,7 @@ NEGLIGIBLE_GAMMA_R = 6e-8
 _SATURATED = 1e-6
 # A code dimension whose mean varies less over the batch carries nothing (Burda et al., arXiv 1509.00519).
 _ACTIVE_VARIANCE = 0.01
+_ROOT_EPSILON = 1e-6
 
 
 class StepNoise(NamedTuple):
@@ -252,7 +253,9 @@ def asintrovae(config: Config) -> Method:
                 bandwidth=setting.bandwidth, squash=setting.squash_distance,
             )  # fmt: skip
         pairs = codes.mean.shape[0] * s.q_fake.mean.shape[0]
-        return mean_over_pairs * pairs if over_pairs == "sum" else mean_over_pairs
+        d = mean_over_pairs * pairs if over_pairs == "sum" else mean_over_pairs
+        # The small number keeps the root's slope finite where the two batches are alike.
+        return jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) if setting.root_distance else d
 
     def encoder_loss(encoder, decoder, images, noise, step):
         s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)

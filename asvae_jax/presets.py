@@ -33,7 +33,7 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 """The environment variable that names Inception's converted weights."""
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0)
-_DISTANCE = dict(kernel="per_dim", bandwidth=0.0, statistic="V", squash_distance=True)
+_DISTANCE = dict(kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True)
 READINGS: dict[str, dict[str, Any]] = {
     # The equations of arXiv 2206.13903.
     "paper": dict(

@@ -22,6 +22,7 @@ BATCH = dict(
     kl_fake=jnp.array([9.0, 11.0]),
     distance=jnp.array(0.5),
     kl_weight=jnp.array(0.25),
+    distance_weight=jnp.array(0.75),
     score_real=jnp.array([1.0, 2.0]),
     score_fake=jnp.array([-1.0, 4.0]),
     penalty=jnp.array([0.25, 0.75]),
@@ -55,6 +56,7 @@ S_ADVERSARIAL = (
 # Blend: 0.25 KL + 0.75 * 3 * 0.5.
 AS_BLEND = {kl: 0.25 * kl + 1.125 for kl in (1, 2, 9, 11)}
 AS_ADVERSARIAL = sum(soft_exp(err, AS_BLEND[kl]) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
+OUTSIDE_ADVERSARIAL = sum(soft_exp(err, 0.25 * kl) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
 
 BY_HAND = {
     # 0.1 * 0.5 * 2, 0.1 * 2 * 3
@@ -69,6 +71,12 @@ BY_HAND = {
     "asintrovae_encoder_loss": dict(reconstruction=0.1, kl=0.6, adversarial=AS_ADVERSARIAL),
     # 0.5 * 0.1 * 2 * (0.25 * 11.5 + 0.75 * 4 * 0.5)
     "asintrovae_decoder_loss": dict(reconstruction=0.1, adversarial=0.4375, redecoding=0.0825),
+    # The exponent keeps 0.25 KL; 3 * 0.75 * 0.5 stands beside it.
+    "asintrovae_outside_encoder_loss": dict(
+        reconstruction=0.1, kl=0.6, adversarial=OUTSIDE_ADVERSARIAL, distance=-1.125
+    ),
+    # 0.5 * 0.1 * 2 * 0.25 * 11.5, 4 * 0.75 * 0.5
+    "asintrovae_outside_decoder_loss": dict(reconstruction=0.1, adversarial=0.2875, distance=1.5, redecoding=0.0825),
     # 1.5 - 1.5, 10 * 0.5
     "wgan_gp_critic_loss": dict(wasserstein=0.0, gradient_penalty=5.0),
     "wgan_gp_generator_loss": dict(adversarial=-1.5),
@@ -121,19 +129,40 @@ def test_introvae_hinges_share_one_weight():
     assert rec == fake > 0
 
 
-def test_asintrovae_without_the_distance_is_sintrovae():
+@pytest.mark.parametrize("place", ["", "outside_"])
+def test_asintrovae_without_the_distance_is_sintrovae(place):
     for network in ("encoder", "decoder"):
-        loss = evaluate(f"asintrovae_{network}_loss", kl_weight=jnp.array(1.0))[0]
+        loss = evaluate(f"asintrovae_{place}{network}_loss", kl_weight=jnp.array(1.0), distance_weight=None)[0]
         assert loss == pytest.approx(float(evaluate(f"sintrovae_{network}_loss")[0]), rel=1e-6)
 
 
 @pytest.mark.parametrize("network", ["encoder", "decoder"])
 def test_asintrovae_at_the_first_step_sees_the_distance_alone(network):
-    start = dict(kl_weight=jnp.array(0.0))
+    start = dict(kl_weight=jnp.array(0.0), distance_weight=None)
     far = dict(kl_rec=jnp.full(2, 99.0), kl_fake=jnp.full(2, 99.0))
     before = evaluate(f"asintrovae_{network}_loss", **start)[0]
     assert evaluate(f"asintrovae_{network}_loss", **start, **far)[0] == before
     assert evaluate(f"asintrovae_{network}_loss", **start, distance=jnp.array(0.6))[0] != before
+
+
+@pytest.mark.parametrize("place", ["", "outside_"])
+def test_the_distance_weighs_what_kl_leaves_to_it_unless_told(place):
+    for network in ("encoder", "decoder"):
+        name = f"asintrovae_{place}{network}_loss"
+        told = float(evaluate(name, distance_weight=jnp.array(0.75))[0])
+        assert float(evaluate(name, distance_weight=None)[0]) == told
+        assert float(evaluate(name, distance_weight=jnp.array(1.0))[0]) != pytest.approx(told, rel=1e-3)
+
+
+def test_outside_no_exponential_weakens_the_distance():
+    # Beyond all reason far: inside, the encoder feels nothing of D.
+    far = dict(err_rec=jnp.full(2, 1e5), err_fake=jnp.full(2, 1e5))
+
+    def slope(name):
+        return jax.grad(lambda d: evaluate(name, distance=d, **far)[0])(jnp.array(0.5))
+
+    assert slope("asintrovae_encoder_loss") == 0
+    assert slope("asintrovae_outside_encoder_loss") == pytest.approx(-3 * 0.75)
 
 
 def test_encoder_gains_and_decoder_loses_by_the_distance():
@@ -147,7 +176,9 @@ def test_encoder_gains_and_decoder_loses_by_the_distance():
     assert slopes["encoder"] == pytest.approx(-2 * 0.1 * 0.4 * 0.75 * 3 * AS_ADVERSARIAL, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sintrovae_decoder_loss", "asintrovae_decoder_loss"])
+@pytest.mark.parametrize(
+    "name", ["sintrovae_decoder_loss", "asintrovae_decoder_loss", "asintrovae_outside_decoder_loss"]
+)
 def test_redecoding_can_be_left_out(name):
     loss, terms = evaluate(name, err_rec=None, err_fake=None)
     assert "redecoding" not in terms
@@ -202,6 +233,7 @@ def test_soft_exp_elbo_vanishes_for_a_terrible_model_with_finite_gradient():
         ("tanh", 5.0, [0.0, math.tanh(0.5), math.tanh(1.0), math.tanh(5.0)]),
         ("constant", 0.3, [0.3, 0.3, 0.3, 0.3]),
         ("constant", 5.0, [1.0, 1.0, 1.0, 1.0]),
+        ("none", 0.0, [1.0, 1.0, 1.0, 1.0]),
     ],
 )
 def test_annealed_kl_weight(schedule, rate, expected):
@@ -224,7 +256,7 @@ def test_annealed_kl_weight_takes_a_traced_step():
 
 
 def test_unknown_schedule_is_named():
-    with pytest.raises(ValueError, match="schedule must be one of linear, tanh, constant; got 'cosine'"):
+    with pytest.raises(ValueError, match="schedule must be one of linear, tanh, constant, none; got 'cosine'"):
         losses.annealed_kl_weight(0, total_steps=10, schedule="cosine")
 
 

@@ -356,6 +356,64 @@ def test_encoder_climbs_d_and_decoder_descends_it():
     assert_close(decoder["adversarial"][1], expected, rtol=1e-3)
 
 
+OUTSIDE = dict(distance_in="loss", kl_schedule="none", kl_rate=0.0, w_enc=3.0, w_dec=4.0, b_neg=0.1)
+
+
+@pytest.mark.parametrize("pairs", ["rec_fake", "real_fake"])
+def test_distance_outside_the_exponential_stands_beside_sintrovae(pairs):
+    config = toy_config("asintrovae", **OUTSIDE, distance_pairs=pairs)
+    metrics, terms = readings(config, step=0)
+    s, _, _ = by_hand(config, step=0)
+    other = s.q_rec if pairs == "rec_fake" else s.q_real
+    d = float(as_distance(other, s.q_fake, squash=True, method="pairwise", over_dims="sum"))
+    assert metrics["as_distance"] == pytest.approx(d, rel=1e-4)
+    assert metrics["encoder/distance"] == pytest.approx(-3 * d, rel=1e-4)
+    assert terms["distance"] == pytest.approx(4 * d, rel=1e-4)
+    plain_metrics, plain_terms = readings(toy_config("sintrovae", b_neg=0.1), step=0)
+    for name in ("encoder/adversarial", "encoder/kl", "saturated", "exponent_fake"):
+        assert metrics[name] == pytest.approx(float(plain_metrics[name]), rel=1e-5)
+    assert terms["adversarial"] == pytest.approx(float(plain_terms["adversarial"]), rel=1e-5)
+
+
+def test_without_annealing_kl_and_distance_both_have_their_whole_weight():
+    config = toy_config("asintrovae", kl_schedule="none", kl_rate=0.0, b_neg=0.002)
+    metrics, terms = readings(config, step=0)
+    s, _, d = by_hand(toy_config("asintrovae"), step=0)
+    kl = float(sum(jnp.mean(kl_to_standard_normal(q)) for q in (s.q_rec, s.q_fake)))
+    assert metrics["kl_weight"] == 1
+    assert terms["adversarial"] == pytest.approx(0.5 * 0.5 * 0.3 * (kl + LATENT * d), rel=1e-4)
+
+
+def test_distance_between_real_and_fake_moves_the_encoder_by_both_and_the_decoder_by_fake(networks):
+    config = toy_config("asintrovae", **OUTSIDE, distance_pairs="real_fake")
+    state, images, noise = toy_inputs(config)
+    encoder, decoder = state.params["encoder"], state.params["decoder"]
+
+    def distance(encoder_of_real, encoder_of_fake, decoder):
+        fake = networks.encode(encoder_of_fake, networks.decode(decoder, noise.prior))
+        return as_distance(networks.encode(encoder_of_real, images), fake, squash=True, over_dims="sum")
+
+    by_real, by_fake, by_decoder = jax.grad(distance, argnums=(0, 1, 2))(encoder, encoder, decoder)
+    of_encoder, of_decoder, _ = encoder_terms(config, only=["encoder/distance"])["encoder/distance"]
+    assert not is_zero(by_real) and not is_zero(by_fake) and is_zero(of_decoder)
+    assert_close(of_encoder, jax.tree.map(lambda a, b: -3 * (a + b), by_real, by_fake), rtol=1e-3)
+    assert_close(decoder_terms(config)["distance"][1], jax.tree.map(lambda g: 4 * g, by_decoder), rtol=1e-3)
+
+
+def test_a_constant_distance_gates_and_moves_nothing():
+    config = toy_config("asintrovae", kernel="constant", over_pairs_encoder="sum", b_neg=0.002)
+    terms = encoder_terms(config, only=["as_distance"])
+    assert all(is_zero(gradient) for gradient in terms["as_distance"])
+    metrics, _ = readings(config, step=0)
+    assert metrics["as_distance"] == BATCH**2
+
+
+def test_root_of_the_distance_is_the_distance_itself():
+    config = toy_config("asintrovae", root_distance=True)
+    metrics, _ = readings(config, step=0)
+    assert metrics["as_distance"] == pytest.approx((LATENT * by_hand(config, 0)[2]) ** 0.5, rel=1e-3)
+
+
 @pytest.mark.parametrize("reading", ["paper", "released"])
 def test_kl_weight_counts_all_steps_of_the_run_warm_up_included(reading):
     config = toy_config(f"asintrovae,{reading}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asvae_jax.commands.arguments import count
 from asvae_jax.config import TOY_LIMITS, check_word
-from asvae_jax.experiments.toy_cells import Budget
+from asvae_jax.experiments.toy_cells import Budget, Cell
 from asvae_jax.presets import TABLE1_BETAS
 
 _OTHER_TOYS = tuple(name for name in TOY_LIMITS if name != "8gaussians")
@@ -16,13 +16,29 @@ def add(tables, figures) -> None:
     """Adds them to the parsers of `table` and `figure`."""
     table = tables.add_parser("1", help=_table.__doc__, description=_table.__doc__)
     _add_cell_arguments(table)
-    table.add_argument(
-        "--toys", nargs="*", choices=_OTHER_TOYS, default=_OTHER_TOYS, help="beside 8 Gaussians (default: all)"
-    )
+    _add_toys(table)
     table.set_defaults(command=_table)
     ablations = tables.add_parser("ablations", help=_ablations.__doc__, description=_ablations.__doc__)
     _add_cell_arguments(ablations)
     ablations.set_defaults(command=_ablations)
+
+    samples = figures.add_parser("3", help=_samples.__doc__, description=_samples.__doc__)
+    _add_cell_arguments(samples)
+    _add_toys(samples)
+    samples.set_defaults(command=_samples)
+    gradients = figures.add_parser("gradients", help=_gradients.__doc__, description=_gradients.__doc__)
+    gradients.add_argument("--betas", choices=tuple(TABLE1_BETAS), default="c1", help="(default: c1)")
+    gradients.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    gradients.add_argument("--steps", type=count, default=5_000, help="training steps (default: 5,000)")
+    gradients.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
+    gradients.add_argument("--out", type=Path, default=Path("docs/results"), help="folder (default: docs/results)")
+    gradients.set_defaults(command=_gradients)
+
+
+def _add_toys(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--toys", nargs="*", choices=_OTHER_TOYS, default=_OTHER_TOYS, help="beside 8 Gaussians (default: all)"
+    )
 
 
 def _add_cell_arguments(command: argparse.ArgumentParser) -> None:
@@ -42,10 +58,8 @@ def _table(arguments: argparse.Namespace) -> None:
     """The 2-D toys of arXiv 2206.13903 and of arXiv 2012.13253 by all methods."""
     from asvae_jax.experiments import table1
 
-    variants = _checked(arguments.variants, table1.VARIANTS)
-    cells = table1.table_cells(arguments.betas, arguments.toys, variants, arguments.seeds)
     print(table1.make(
-        cells, _budget(arguments), command=_command("table 1", arguments), workdir=arguments.workdir,
+        _cells(arguments), _budget(arguments), command=_command("table 1", arguments), workdir=arguments.workdir,
         out=arguments.out, together=arguments.together,
     ))  # fmt: skip
 
@@ -59,6 +73,35 @@ def _ablations(arguments: argparse.Namespace) -> None:
         command=_command("table ablations", arguments), workdir=arguments.workdir, out=arguments.out,
         together=arguments.together,
     ))  # fmt: skip
+
+
+def _samples(arguments: argparse.Namespace) -> None:
+    """Samples of the 2-D toys by all methods, those of the first seed, and the course of training over all seeds."""
+    from asvae_jax.experiments import toy_drawings
+
+    _print(toy_drawings.draw(
+        _cells(arguments), _budget(arguments), workdir=arguments.workdir, out=arguments.out,
+        together=arguments.together,
+    ))  # fmt: skip
+
+
+def _gradients(arguments: argparse.Namespace) -> None:
+    """What gradient the decoder gets through KL and through each kernel of the AS-Distance."""
+    from asvae_jax.experiments import gradients
+
+    _print(gradients.draw(arguments.betas, arguments.seeds, _budget(arguments), out=arguments.out))
+
+
+def _print(paths: Sequence[Path]) -> None:
+    for path in paths:
+        print(path)
+
+
+def _cells(arguments: argparse.Namespace) -> list[Cell]:
+    from asvae_jax.experiments import table1
+
+    variants = _checked(arguments.variants, table1.VARIANTS)
+    return table1.table_cells(arguments.betas, arguments.toys, variants, arguments.seeds)
 
 
 def _checked(variants: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:

@@ -22,9 +22,10 @@ _COURSES = {
     "kl_real": "KL of real images, nats",
     "kl_fake": "KL of generated images, nats",
     "evaluation/psnr": "PSNR of test images, dB",
-    "evaluation/fid": "FID of generated images",
+    "evaluation/fid": "{name} of generated images",
 }
-"""What figure 7 has a panel for, where runs have logged it."""
+"""What figure 7 has a panel for, where runs have logged it. What is measured by features has their name in its own,
+"evaluation/fid_digits_n1438": by digits' features it is no FID."""
 
 Runs = dict[str, list[Path]]
 """The folders of finished runs by method, in the order of the seeds."""
@@ -72,11 +73,14 @@ def draw_courses(data: str, folders: Runs) -> Image.Image:
 def course_panels(folders: Runs) -> dict[str, dict[str, Course]]:
     """The panels of figure 7 with the courses of the methods that have logged what they show."""
     logs = {title(method): [read_records(folder) for folder in of_method] for method, of_method in folders.items()}
-    panels = {
-        label: {method: course for method, of_method in logs.items() if (course := course_of(of_method, figure))}
-        for figure, label in _COURSES.items()
-    }
-    return {label: courses for label, courses in panels.items() if courses}
+    known = {name for of_method in logs.values() for records in of_method for record in records for name in record}
+    panels = {}
+    for figure, label in _COURSES.items():
+        name = next((name for name in sorted(known) if name == figure or name.startswith(f"{figure}_")), figure)
+        courses = {method: course for method, of_method in logs.items() if (course := course_of(of_method, name))}
+        if courses:
+            panels[label.format(name=name.removeprefix("evaluation/"))] = courses
+    return panels
 
 
 def interpolate(run: Run, first: np.ndarray, last: np.ndarray, steps: int = _WAY) -> np.ndarray:
@@ -86,15 +90,8 @@ def interpolate(run: Run, first: np.ndarray, last: np.ndarray, steps: int = _WAY
     return decode(run, (1 - way) * start + way * end, weights=WEIGHTS, posterior=True)
 
 
-def course_of(logs: list[list[dict]], figure: str) -> Course | None:
-    """A figure over the images seen, of runs [N] at the steps that all of them logged; None where one has not.
-
-    A figure by features has their name after its own, "evaluation/fid_digits_n1438", and is found without it.
-    """
-    known = {name for records in logs for record in records for name in record}
-    name = (
-        figure if figure in known else next((name for name in sorted(known) if name.startswith(f"{figure}_")), figure)
-    )
+def course_of(logs: list[list[dict]], name: str) -> Course | None:
+    """A figure over the images seen, of runs [N] at the steps that all of them logged; None where one has not."""
     courses = [{record["step"]: record[name] for record in records if name in record} for records in logs]
     steps = sorted(set.intersection(*(set(course) for course in courses)))
     if not steps:

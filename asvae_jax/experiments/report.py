@@ -1,12 +1,16 @@
 """How tables reach files: Markdown within a page that may say more, CSV and JSON beside it."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from asvae_jax.errors import StorageError
+from asvae_jax.figures import png_bytes
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,16 +42,21 @@ def write_json(path: Path, values: Any) -> None:
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """A CSV file with the first row's keys as its header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(path, text.getvalue())
 
 
-def _write(path: Path, text: str) -> None:
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """A PNG file."""
+    _write(path, png_bytes(picture))
+
+
+def _write(path: Path, content: str | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error

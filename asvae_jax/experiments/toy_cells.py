@@ -135,6 +135,7 @@ def train_missing(
     samples: Path,
     *,
     together: int | None = None,
+    with_samples: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Trains the cells that `results` lacks and writes each down when its program is done.
@@ -145,9 +146,14 @@ def train_missing(
       results: grows by what is trained.
       samples: a folder for the points that each cell's averaged weights generate, KEY.npy, [N, 2] float16.
       together: how many runs one program holds; None for as many as pay on these devices.
+      with_samples: train a cell whose points are gone again.
       progress: is called after each program.
     """
-    missing = {cell.config(budget): cell for cell in cells if results.find(cell, budget) is None}
+    missing = {
+        cell.config(budget): cell
+        for cell in cells
+        if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, samples) is None)
+    }
     programs = sweep.grouped(missing, at_most=together or _together())
     for number, program in enumerate(programs, 1):
         of_cells = [missing[config] for config in program]

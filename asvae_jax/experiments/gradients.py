@@ -1,0 +1,134 @@
+"""Theorem 1 of arXiv 2206.13903, measured: what gradient the decoder gets through KL and through the AS-Distance, while
+the two clouds of codes part and early in training."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from asvae_jax import sweep
+from asvae_jax.config import Config
+from asvae_jax.data import toys
+from asvae_jax.distance import as_distance
+from asvae_jax.experiments.report import write_json, write_picture
+from asvae_jax.experiments.toy_cells import Budget, Cell
+from asvae_jax.figures import Course, courses_sheet
+from asvae_jax.gaussians import Gaussian, kl_to_standard_normal
+from asvae_jax.methods import decoder_streams
+from asvae_jax.models import make_networks
+from asvae_jax.update import draw_noise
+
+VARIANTS = ("sintrovae", "asintrovae,released")
+
+Divergence = Callable[[Gaussian, Gaussian], jax.Array]
+
+DIVERGENCES: dict[str, Divergence] = {
+    "KL of fake": lambda other, fake: jnp.mean(kl_to_standard_normal(fake)),
+    "D per_dim, squashed": lambda other, fake: as_distance(other, fake, over_dims="sum", squash=True),
+    "D per_dim": lambda other, fake: as_distance(other, fake, over_dims="sum", method="pairwise"),
+    "D product": lambda other, fake: as_distance(other, fake, kernel="product"),
+    "D product, bandwidth 1": lambda other, fake: as_distance(other, fake, kernel="product", bandwidth=1.0),
+    "D prior": lambda other, fake: as_distance(other, fake, kernel="prior"),
+}
+"""What the decoder lowers, of the codes of one stream and of the fake one, each [B, Z]."""
+
+# Codes of the clouds: as many as a small batch, their means spread by this much about the middle.
+_CODES, _SPREAD, _FARTHEST = 64, 0.1, 6.0
+_VARIANCES = (0.05, 1.0)
+_POINTS = 40
+# Drawn instead of what is smaller: a gradient of no consequence.
+_FLOOR = 1e-9
+
+
+def draw(betas: str, seeds: Sequence[int], budget: Budget, *, out: Path) -> list[Path]:
+    """Trains the variants under the weights `betas` and writes figure-gradients.png, and .json with all its values.
+
+    Returns:
+      The files.
+    """
+    panels = {f"two clouds, variance {variance:g}": clouds(variance) for variance in _VARIANCES}
+    trained = {variant: early_training(variant, betas, seeds, budget) for variant in VARIANTS}
+    panels |= {f"{variant}, {betas.upper()}": courses for variant, courses in trained.items()}
+    title = "gradient norm of what the decoder lowers"
+    labels = ["distance of the clouds"] * len(_VARIANCES) + ["step"] * len(VARIANTS)
+    write_picture(out / "figure-gradients.png", courses_sheet(_floored(panels), labels, title))
+    values = {
+        panel: {name: {"x": course.x.tolist(), "values": course.values.tolist()} for name, course in courses.items()}
+        for panel, courses in panels.items()
+    }
+    write_json(out / "figure-gradients.json", {"betas": betas, "seeds": list(seeds), **budget._asdict(), **values})
+    return [out / "figure-gradients.png", out / "figure-gradients.json"]
+
+
+def _floored(panels: Mapping[str, Mapping[str, Course]]) -> dict[str, dict[str, Course]]:
+    return {
+        panel: {name: course._replace(values=np.maximum(course.values, _FLOOR)) for name, course in courses.items()}
+        for panel, courses in panels.items()
+    }
+
+
+def clouds(variance: float) -> dict[str, Course]:
+    """For each divergence the slope along the line between two clouds of codes, by their distance: one about the
+    origin, as the prior is, the fake one at the distance."""
+    means = _SPREAD * np.random.default_rng(0).standard_normal((2, _CODES, 2))
+    logvar = np.full((_CODES, 2), np.log(variance))
+    distances = np.linspace(0, _FARTHEST, _POINTS)
+
+    def slopes(divergence: Divergence) -> np.ndarray:
+        def at(distance: jax.Array) -> jax.Array:
+            other, fake = jnp.asarray(means[0]), means[1] + distance * jnp.array([[1.0, 0.0]])
+            return divergence(Gaussian(other, jnp.asarray(logvar)), Gaussian(fake, jnp.asarray(logvar)))
+
+        # In float32 the smallest slopes would be rounding.
+        with jax.enable_x64(True):
+            return np.abs(np.asarray(jax.jit(jax.vmap(jax.grad(at)))(jnp.asarray(distances))))
+
+    return {name: Course(distances, slopes(divergence)[None]) for name, divergence in DIVERGENCES.items()}
+
+
+def early_training(variant: str, betas: str, seeds: Sequence[int], budget: Budget) -> dict[str, Course]:
+    """For each divergence, between rec and fake, the norm of its gradient by the decoder's parameters over a run's
+    steps, [seeds, T]."""
+    configs = [_watched(Cell("8gaussians", betas, variant, (), seed).config(budget)) for seed in seeds]
+    measure, steps, norms = _gradient_norms(configs[0]), [], []
+
+    def watch(step: int, weights: dict[str, Any]) -> None:
+        steps.append(step)
+        norms.append(jax.tree.map(np.asarray, measure(weights["raw"], step)))
+
+    sweep.train_together(configs, watch_every=configs[0].training.steps_per_dispatch, watch=watch)
+    x = np.array(steps)
+    return {name: Course(x, np.stack([of_step[name] for of_step in norms], axis=1)) for name in DIVERGENCES}
+
+
+def _watched(config: Config) -> Config:
+    """The same run in shorter dispatches, so that it can be looked at more often."""
+    per_dispatch = config.training.steps_per_dispatch // 5
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, steps_per_dispatch=per_dispatch))
+
+
+def _gradient_norms(config: Config) -> Callable[[Mapping[str, Any], int], dict[str, jax.Array]]:
+    """(weights of all members, step) -> the norm of each divergence's gradient, [members], on one batch."""
+    networks, key = make_networks(config), jax.random.key(0)
+
+    def of_member(params: Mapping[str, Any], step: jax.Array) -> dict[str, jax.Array]:
+        points = toys.training_batch(config.data.name, key, step, config.data.batch_size)
+        noise = draw_noise(key, step, config.data.batch_size, config.model.latent_dim)
+        codes = networks.encode(params["encoder"], points)
+        z = codes.mean + jnp.exp(0.5 * codes.logvar) * noise.eps_real
+
+        def norm(divergence: Divergence) -> jax.Array:
+            def lowered(decoder: Any) -> jax.Array:
+                streams = decoder_streams(networks, params["encoder"], decoder, points, z, noise)
+                return divergence(streams.q_rec, streams.q_fake)
+
+            return optax.tree.norm(jax.grad(lowered)(params["decoder"]))
+
+        return {name: norm(divergence) for name, divergence in DIVERGENCES.items()}
+
+    return jax.jit(jax.vmap(of_member, in_axes=(0, None)))

@@ -1,0 +1,82 @@
+"""Figure 3 of arXiv 2206.13903 - samples of 8 Gaussians by all methods - with the other toys and the courses of the
+measures beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asvae_jax.config import TOY_LIMITS
+from asvae_jax.data.toys import mode_centres
+from asvae_jax.examples import preview_examples
+from asvae_jax.experiments.report import write_picture
+from asvae_jax.experiments.table1 import Row, rows
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, read_samples, train_missing
+from asvae_jax.figures import Course, courses_sheet, points_grid
+
+_REAL = "data"
+
+
+def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, together: int | None) -> list[Path]:
+    """Trains what is missing and writes figure3.png, the samples of the first seed's 8 Gaussians, figure3-toys.png,
+    those of the other toys, and figure3-curves.png, the course of all seeds, as far as `cells` have them.
+
+    Returns:
+      The files.
+    """
+    results, samples = Results(out / "toys.jsonl"), workdir / "samples"
+    first = [cell for cell in cells if cell.seed == cells[0].seed]
+    train_missing(first, budget, results, samples, together=together, with_samples=True)
+    train_missing(cells, budget, results, samples, together=together)
+    gaussians = [cell for cell in first if cell.betas != OWN_BETAS]
+    others = [cell for cell in first if cell.betas == OWN_BETAS]
+    written = []
+    for name, of_row, drawn in (("figure3", "betas", gaussians), ("figure3-toys", "toy", others)):
+        if drawn:
+            title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
+            path = out / f"{name}.png"
+            write_picture(path, _samples_grid(drawn, of_row, budget, samples, f"{title}, seed {drawn[0].seed}"))
+            written.append(path)
+    found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS]
+    if found:
+        write_picture(out / "figure3-curves.png", _curves(found))
+        written.append(out / "figure3-curves.png")
+    return written
+
+
+def _samples_grid(cells: Sequence[Cell], of_row: str, budget: Budget, samples: Path, title: str):
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    limits = {}
+    for cell in cells:
+        name = getattr(cell, of_row)
+        label = name.upper() if of_row == "betas" else name
+        limits[label] = TOY_LIMITS[cell.toy]
+        row = panels.setdefault(label, {_REAL: preview_examples(cell.config(budget))})
+        row[_two_lines(cell.variant)] = read_samples(cell, budget, samples)
+    return points_grid(panels, limits, title)
+
+
+def _curves(found: Sequence[Row]):
+    """For each of the weights' combinations kl_paper and modes hit of every variant over training."""
+    betas = list(dict.fromkeys(row.first.betas for row in found))
+    of_figure = {"kl_paper": "kl_paper", "modes_hit": f"modes hit, of {len(mode_centres('8gaussians'))}"}
+    panels = {
+        f"{word.upper()}: {label}": {
+            row.first.variant: _course(row, figure) for row in found if row.first.betas == word and row.records
+        }
+        for figure, label in of_figure.items()
+        for word in betas
+    }
+    seeds = sorted({len(row.records) for row in found if row.records})
+    span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return courses_sheet(panels, "step", f"8 Gaussians, averaged weights: mean and range of {span} seeds")
+
+
+def _course(row: Row, figure: str) -> Course:
+    curves = [record["curve"] for record in row.records]
+    values = np.array([[point[figure] for point in curve] for curve in curves])
+    return Course(np.array([point["step"] for point in curves[0]]), values)
+
+
+def _two_lines(variant: str) -> str:
+    return variant.replace(",", ",\n")
