@@ -349,8 +349,12 @@ def test_figure7_shows_what_runs_logged(configs, workdir, no_training, tmp_path,
     expected = [[record["kl_fake"] for record in records(folder) if "kl_fake" in record] for folder in folders]
     np.testing.assert_array_equal(values, expected)
     # What is measured on the way is there, too, and a method has no panel of what it does not log.
-    assert {"PSNR of test images, dB", "FID of generated images"} <= set(drawn)
-    assert set(drawn["FID of generated images"]) == {"VAE", "S-IntroVAE"}
+    assert {
+        "squared error of a training image",
+        "PSNR of test images, dB",
+        "fid_digits_n100 of generated images",
+    } <= set(drawn)
+    assert set(drawn["fid_digits_n100 of generated images"]) == {"VAE", "S-IntroVAE"}
     with Image.open(tmp_path / "figure7-digits.png") as picture:
         assert min(picture.size) > 500
 
