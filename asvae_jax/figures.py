@@ -72,9 +72,11 @@ def points_sheet(panels: Mapping[str, np.ndarray], limit: float, title: str) -> 
     return points_grid({"": panels}, {"": limit}, title)
 
 
-def points_grid(rows: Mapping[str, Mapping[str, np.ndarray]], limits: Mapping[str, float], title: str) -> Image.Image:
+def points_grid(
+    rows: Mapping[str, Mapping[str, np.ndarray | None]], limits: Mapping[str, float], title: str
+) -> Image.Image:
     """Scatter plots of 2-D points: a row for each of `rows`, over its own square [-limit, limit]^2, and a column for
-    each name within them."""
+    each name within them; None for points that are not there."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -84,7 +84,7 @@ def _compiled_steps(config: Config, members: NamedSharding, *, warmup: bool = Fa
     """(states, numbers) -> states after one dispatch."""
 
     def one(state: update.TrainState, numbers: Mapping[str, jax.Array]) -> update.TrainState:
-        method = dataclasses.replace(config.method, **numbers)
+        method = dataclasses.replace(config.method, **numbers)  # type: ignore[arg-type]
         own = dataclasses.replace(config, method=method)
         steps = update.make_toy_steps(own.warmup() if warmup else own)
         return steps(state, config.training.steps_per_dispatch)[0]

@@ -409,7 +409,8 @@ def test_images_know_no_columns_of_table_1():
 OTHER_VALUES = dict(
     b_rec=0.3, b_kl=0.5, b_neg=0.2, scale=0.3, alpha=3.0, gamma_r=1.0, margin=0.0, gp_weight=5.0, critic_steps=5,
     rec_target_gradient=False, kl_schedule="tanh", kl_rate=3.0, kernel="prior", bandwidth=1.0, statistic="U",
-    distance_in="loss", distance_pairs="real_fake", root_distance=True, squash_distance=False, over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
+    distance_in="loss", distance_pairs="real_fake", root_distance=True, squash_distance=False,
+    over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
     over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True,
 )  # fmt: skip
 STEP = 1

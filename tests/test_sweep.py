@@ -71,9 +71,7 @@ def test_configs_are_grouped_by_all_that_is_no_number_of_the_method():
 
 
 def test_every_swept_number_is_one_of_a_method():
-    fields = {
-        field.name: field.type for setting in METHOD_SETTINGS.values() for field in dataclasses.fields(setting)
-    }
+    fields = {field.name: field.type for setting in METHOD_SETTINGS.values() for field in dataclasses.fields(setting)}
     assert {name: fields[name] for name in sweep.SWEPT} == dict.fromkeys(sweep.SWEPT, float)
 
 

@@ -2,19 +2,28 @@
 
 import csv
 import json
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
+from PIL import Image
+from toy_runs import toy_inputs
 from training_runs import toy
 
 from asvae_jax import presets, sweep
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import evaluate, toy_figures
-from asvae_jax.experiments import ablations, table1
+from asvae_jax.experiments import ablations, gradients, table1
 from asvae_jax.experiments.report import write_section
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples
+from asvae_jax.gaussians import kl_to_standard_normal
+from asvae_jax.models import make_networks
 from asvae_jax.train import train
+from asvae_jax.update import draw_noise
 
 BUDGET = Budget(steps=20, batch_size=32)
 
@@ -181,9 +190,12 @@ def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, tr
     [(base, name, changes) for base, by_name in ablations.ABLATIONS.items() for name, changes in by_name.items()],
 )
 def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
-    config = Cell("8gaussians", "c1", base, tuple(changes.items()), 0).config(BUDGET)
-    plain = Cell("8gaussians", "c1", base, (), 0).config(BUDGET)
-    assert (config == plain) == (not changes)
+    settings = ablations.Cell("8gaussians", "c1", base, tuple(changes.items()), 0)
+    if "training.warmup_steps" in changes:
+        # More than all the steps of a tiny run.
+        assert settings.config(Budget(5_000, 32)).training.warmup_steps == changes["training.warmup_steps"]
+        return
+    assert (settings.config(BUDGET) == settings._replace(changes=()).config(BUDGET)) == (not changes)
 
 
 def test_unknown_variants_are_refused(capsys):
@@ -209,3 +221,66 @@ def test_words_around_a_section_stay(tmp_path):
 def test_configs_of_toys_and_the_table_agree():
     config = Cell("8gaussians", OWN_BETAS, "vae", (), 0).config(BUDGET)
     assert config.method == toy("vae,tiny").method
+
+
+def width_of(picture: Path | str) -> int:
+    with Image.open(picture) as opened:
+        return opened.width
+
+
+def figure(capsys, tmp_path, name: str, *options: object) -> list[str]:
+    """The paths that a figure's command prints."""
+    words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path]
+    return [line for line in command(capsys, "figure", name, *words).splitlines() if line.endswith((".png", ".json"))]
+
+
+def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, trained):
+    options = ("--betas", "c1", "c2", "--toys", "25gaussians", "--variants", "vae", "wgan_gp", "--seeds", 0, 1)
+    options += ("--workdir", tmp_path / "w")
+    names = ["figure3.png", "figure3-toys.png", "figure3-curves.png"]
+    assert figure(capsys, tmp_path, "3", *options) == [str(tmp_path / name) for name in names]
+    programs = len(trained)
+    [points] = (tmp_path / "w" / "samples").glob("25gaussians-own-vae-*-s0.npy")
+    points.unlink()
+    before = (tmp_path / "figure3-toys.png").read_bytes()
+    figure(capsys, tmp_path, "3", *options)
+    assert trained[programs:] == [[0]]
+    assert (tmp_path / "figure3-toys.png").read_bytes() == before
+    assert all(width_of(tmp_path / name) > 500 for name in names)
+
+
+def test_gradients_die_with_distance_but_through_kl():
+    wide = gradients.clouds(1.0)
+    narrow = gradients.clouds(0.05)
+    # The slope of a mean of |mu|^2 / 2 is the distance itself, up to the middle of 64 codes spread by 0.1.
+    np.testing.assert_allclose(wide["KL of fake"].values[0], wide["KL of fake"].x, atol=0.05)
+    # At 2, 10 standard deviations of a pair: 4 exp(-2^2 / (2 * 0.1)) / 0.1^1.5 is below 1e-6.
+    at_two = np.argmin(np.abs(narrow["D per_dim"].x - 2))
+    assert narrow["D per_dim"].values[0, at_two] < 1e-4 < 1e-2 < wide["D per_dim"].values[0, at_two]
+    for name in gradients.DIVERGENCES.keys() - {"KL of fake"}:
+        assert narrow[name].values[0, -1] < 1e-3 * narrow[name].values[0].max(), name
+
+
+def test_gradients_are_drawn_with_their_values(capsys, tmp_path):
+    picture, values = figure(capsys, tmp_path, "gradients", "--seeds", 0, 1)
+    assert width_of(picture) > 500
+    panels = json.loads(Path(values).read_text())
+    course = panels["sintrovae, C1"]["D product"]
+    assert np.shape(course["values"]) == (2, 20) and course["x"] == list(range(1, 21))
+    assert np.all(np.array(course["values"]) > 0)
+
+
+def test_gradient_norms_are_those_of_the_decoder_phase():
+    config = Cell("8gaussians", "c1", "sintrovae", (), 0).config(BUDGET)
+    state, _, _ = toy_inputs(config)
+    networks, key = make_networks(config), jax.random.key(0)
+    measured = gradients._gradient_norms(config)(jax.tree.map(lambda leaf: leaf[None], state.params), 3)
+    noise = draw_noise(key, 3, 32, 2)
+
+    def kl_fake(decoder):
+        return jnp.mean(
+            kl_to_standard_normal(networks.encode(state.params["encoder"], networks.decode(decoder, noise.prior)))
+        )
+
+    expected = optax.tree.norm(jax.grad(kl_fake)(state.params["decoder"]))
+    assert measured["KL of fake"].tolist() == pytest.approx([float(expected)], rel=1e-4)

@@ -36,6 +36,22 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D between real and fake": {"method.distance_pairs": "real_fake"},
         **_KERNELS,
     },
+    "asintrovae,recommended": {
+        "as it is": {},
+        "D inside the exponential": {"method.distance_in": "exponent"},
+        "D between rec and fake": {"method.distance_pairs": "rec_fake"},
+        "a third of D's weight": {"method.w_enc": 10 / 3, "method.w_dec": 10 / 3},
+        "three times D's weight": {"method.w_enc": 30.0, "method.w_dec": 30.0},
+        "only the decoder plays for D": {"method.w_enc": 0.0},
+        "only the encoder plays for D": {"method.w_dec": 0.0},
+        "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
+        "annealing linear": {"method.kl_schedule": "linear", "method.kl_rate": 5.0},
+        "annealing tanh": {"method.kl_schedule": "tanh", "method.kl_rate": 5.0},
+        "2,000 steps of warm-up": {"training.warmup_steps": 2_000},
+        "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
+        "root of D": {"method.root_distance": True},
+        **_KERNELS,
+    },
 }
 """For each reading, the settings changed, by what a reader would call the change."""
 

@@ -79,7 +79,8 @@ def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
     gaussians = [row for row in found if row.first.betas != OWN_BETAS]
     others = [row for row in found if row.first.betas == OWN_BETAS]
     text = [about(found, budget, command)]
-    for weights, title in (("ema", "averaged weights"), ("raw", "raw weights")):
+    titles: dict[Weights, str] = {"ema": "averaged weights", "raw": "raw weights"}
+    for weights, title in titles.items():
         if gaussians:
             text.append(f"\n**8 Gaussians, {title}**\n\n{_gaussians_table(gaussians, weights)}")
         if others:

@@ -136,7 +136,7 @@ def train_missing(
     *,
     together: int | None = None,
     with_samples: bool = False,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> None:
     """Trains the cells that `results` lacks and writes each down when its program is done.
 
@@ -149,19 +149,20 @@ def train_missing(
       with_samples: train a cell whose points are gone again.
       progress: is called after each program.
     """
-    missing = {
-        cell.config(budget): cell
-        for cell in cells
-        if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, samples) is None)
-    }
+    # Under other betas WGAN-GP, which has none, is the same run.
+    missing: dict[Config, list[Cell]] = {}
+    for cell in cells:
+        if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, samples) is None):
+            missing.setdefault(cell.config(budget), []).append(cell)
     programs = sweep.grouped(missing, at_most=together or _together())
-    for number, program in enumerate(programs, 1):
-        of_cells = [missing[config] for config in program]
-        _log.info("program %d of %d: %s", number, len(programs), "; ".join(map(describe, of_cells)))
-        for record, points in _train(of_cells, budget):
-            samples.mkdir(parents=True, exist_ok=True)
-            np.save(samples / f"{record['key']}.npy", points.astype(np.float16))
-            results.add(record)
+    for number, configs in enumerate(programs, 1):
+        described = "; ".join(describe(cell) for config in configs for cell in missing[config])
+        _log.info("program %d of %d: %s", number, len(programs), described)
+        for config, (record, points) in zip(configs, _train(configs), strict=True):
+            for cell in missing[config]:
+                samples.mkdir(parents=True, exist_ok=True)
+                np.save(samples / f"{key(cell, budget)}.npy", points.astype(np.float16))
+                results.add({"key": key(cell, budget), **record})
         progress()
 
 
@@ -181,11 +182,10 @@ def _together() -> int:
     return _TOGETHER_ON_CPU * jax.local_device_count() if jax.default_backend() == "cpu" else _TOGETHER_AT_MOST
 
 
-def _train(cells: Sequence[Cell], budget: Budget) -> Iterable[tuple[dict[str, Any], np.ndarray]]:
-    """(record, points of the averaged weights) of each cell."""
-    configs = [cell.config(budget) for cell in cells]
+def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarray]]:
+    """(record, points of the averaged weights) of each run."""
     first, per_dispatch = configs[0], configs[0].training.steps_per_dispatch
-    curves: list[list[Figures]] = [[] for _ in cells]
+    curves: list[list[Figures]] = [[] for _ in configs]
     generate = _generator(first)
 
     def watch(step: int, weights: dict[str, Any]) -> None:
@@ -194,13 +194,12 @@ def _train(cells: Sequence[Cell], budget: Budget) -> Iterable[tuple[dict[str, An
             curve.append({"step": step, **{name: figures[name] for name in _CURVE_FIGURES if name in figures}})
 
     began = time.perf_counter()
-    every = max(1, budget.steps // _CURVE_POINTS // per_dispatch) * per_dispatch
+    every = max(1, first.training.steps // _CURVE_POINTS // per_dispatch) * per_dispatch
     runs = sweep.train_together(configs, watch_every=every, watch=watch)
     seconds = time.perf_counter() - began
-    for cell, config, run, curve in zip(cells, configs, runs, curves, strict=True):
+    for config, run, curve in zip(configs, runs, curves, strict=True):
         points = {which: toy_points(run, which) for which in WEIGHTS}
-        record = {
-            "key": key(cell, budget),
+        record: dict[str, Any] = {
             **{which: _rounded(toy_figures(config, points[which])) for which in WEIGHTS},
             "curve": curve,
             "seconds": round(seconds / len(runs), 1),
