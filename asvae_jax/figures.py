@@ -93,10 +93,10 @@ def points_grid(
             axes.tick_params(labelsize=7)
             if row_axes is every[0]:
                 axes.set_title(name, fontsize=10)
-            if panels.get(name) is None:
+            points = panels.get(name)
+            if points is None:
                 axes.text(0, 0, "not trained", ha="center", va="center", fontsize=9, color="#888888")
                 continue
-            points = panels[name]
             axes.scatter(points[:, 0], points[:, 1], s=1.5, alpha=0.35, linewidths=0, color="#1f4e79", rasterized=True)
             outside = np.mean(np.any(np.abs(points) > limit, axis=1))
             if outside > 0:
