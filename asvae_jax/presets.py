@@ -47,8 +47,8 @@ READINGS: dict[str, dict[str, Any]] = {
     ),
     # Ours: docs/results/table1.md says how it was found.
     "recommended": dict(
-        distance_in="loss", distance_pairs="real_fake", **_DISTANCE, kl_schedule="none", kl_rate=0.0, w_enc=10.0,
-        w_dec=10.0, over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean",
+        distance_in="loss", distance_pairs="real_fake", **_DISTANCE, kl_schedule="none", kl_rate=0.0, w_enc=40.0,
+        w_dec=40.0, over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean",
         over_dims_decoder="sum", squash_decoder_kl=False,
     ),
 }  # fmt: skip
