@@ -19,7 +19,11 @@
   python -m asvae_jax benchmark --config=configs/mnist5k.py
   python -m asvae_jax benchmark-data
   python -m asvae_jax benchmark-features
-  python -m asvae_jax table 1 --steps 20000 --batch-size 128
+  python -m asvae_jax table 1 --seeds 0 1 2
+  python -m asvae_jax table ablations --seeds 0
+  python -m asvae_jax table 2 --sets digits
+  python -m asvae_jax figure 3 --seeds 0 1 2
+  python -m asvae_jax figure gradients
 
 RUN is a run's folder, its checkpoints folder, or one step within that. Training is `python -m asvae_jax.main`.
 """

@@ -45,7 +45,7 @@ READINGS: dict[str, dict[str, Any]] = {
         **_BOTH, **_DISTANCE, kl_schedule="tanh", over_pairs_encoder="sum", over_dims_encoder="sum",
         over_pairs_decoder="mean", over_dims_decoder="mean", squash_decoder_kl=True,
     ),
-    # Ours: docs/results/table1.md says how it was found.
+    # Ours, still being sought: docs/results/table1.md.
     "recommended": dict(
         distance_in="loss", distance_pairs="real_fake", **_DISTANCE, kl_schedule="none", kl_rate=0.0, w_enc=40.0,
         w_dec=40.0, over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean",
