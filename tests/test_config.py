@@ -158,6 +158,15 @@ def test_readings_differ_where_the_paper_and_its_code_do():
     }
 
 
+def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
+    config = resolve(raw("asintrovae,recommended"))
+    method, optimizer = config.method, config.optimizer
+    assert (method.distance_in, method.distance_pairs, method.root_distance) == ("loss", "real_fake", True)
+    assert {method.over_pairs_encoder, method.over_pairs_decoder} == {"mean"}
+    assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
+    assert (optimizer.learning_rate, optimizer.b1, optimizer.b2) == (2e-4, 0.0, 0.99)
+
+
 def test_wgan_gp_has_its_own_adam():
     config = resolve(raw("wgan_gp"))
     assert (config.optimizer.learning_rate, config.optimizer.b1, config.optimizer.b2) == (1e-4, 0.0, 0.9)

@@ -34,6 +34,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D outside the exponential": {"method.distance_in": "loss"},
         "D outside, a mean over pairs": {"method.distance_in": "loss", "method.over_pairs_encoder": "mean"},
         "D between real and fake": {"method.distance_pairs": "real_fake"},
+        "root of D": {"method.root_distance": True},
         **_KERNELS,
     },
     "asintrovae,recommended": {
@@ -49,7 +50,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "annealing tanh": {"method.kl_schedule": "tanh", "method.kl_rate": 5.0},
         "2,000 steps of warm-up": {"training.warmup_steps": 2_000},
         "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
-        "root of D": {"method.root_distance": True},
+        "D itself, not its root": {"method.root_distance": False},
+        "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
         **_KERNELS,
     },
 }
