@@ -163,6 +163,8 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
     method, optimizer = config.method, config.optimizer
     assert (method.distance_in, method.distance_pairs, method.root_distance) == ("loss", "real_fake", True)
     assert {method.over_pairs_encoder, method.over_pairs_decoder} == {"mean"}
+    assert (method.kernel, method.bandwidth, method.squash_distance) == ("product", config.model.latent_dim / 2, False)
+    assert method.w_enc < method.w_dec
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.learning_rate, optimizer.b1, optimizer.b2) == (2e-4, 0.0, 0.99)
 

@@ -14,14 +14,7 @@ BASES = ("asintrovae,released", "asintrovae,recommended")
 Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
-_KERNELS: dict[str, Changes] = {
-    "D a constant 1: the gate alone": {"method.kernel": "constant"},
-    "kernel product": {"method.kernel": "product"},
-    "kernel product, bandwidth 1": {"method.kernel": "product", "method.bandwidth": 1.0},
-    "kernel prior": {"method.kernel": "prior"},
-    "statistic U": {"method.statistic": "U"},
-    "no squash": {"method.squash_distance": False},
-}
+_GATE: dict[str, Changes] = {"D a constant 1: the gate alone": {"method.kernel": "constant", "method.bandwidth": 0.0}}
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,released": {
         "as it is": {},
@@ -35,14 +28,21 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D outside, a mean over pairs": {"method.distance_in": "loss", "method.over_pairs_encoder": "mean"},
         "D between real and fake": {"method.distance_pairs": "real_fake"},
         "root of D": {"method.root_distance": True},
-        **_KERNELS,
+        **_GATE,
+        "kernel product": {"method.kernel": "product"},
+        "kernel product, bandwidth 1": {"method.kernel": "product", "method.bandwidth": 1.0},
+        "kernel prior": {"method.kernel": "prior"},
+        "statistic U": {"method.statistic": "U"},
+        "no squash": {"method.squash_distance": False},
     },
     "asintrovae,recommended": {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
-        "a third of D's weight": {"method.w_enc": 40 / 3, "method.w_dec": 40 / 3},
-        "three times D's weight": {"method.w_enc": 120.0, "method.w_dec": 120.0},
+        "a third of D's weight": {"method.w_enc": 10 / 3, "method.w_dec": 40 / 3},
+        "three times D's weight": {"method.w_enc": 30.0, "method.w_dec": 120.0},
+        "D's weight 20 for both": {"method.w_enc": 20.0, "method.w_dec": 20.0},
+        "D's weight 40 for the encoder, 10 for the decoder": {"method.w_enc": 40.0, "method.w_dec": 10.0},
         "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
@@ -52,7 +52,18 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
         "D itself, not its root": {"method.root_distance": False},
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
-        **_KERNELS,
+        **_GATE,
+        "kernel per_dim of squashed codes": {
+            "method.kernel": "per_dim",
+            "method.bandwidth": 0.0,
+            "method.squash_distance": True,
+        },
+        "kernel prior": {"method.kernel": "prior", "method.bandwidth": 0.0},
+        "no bandwidth": {"method.bandwidth": 0.0},
+        "bandwidth a quarter": {"method.bandwidth": 0.25},
+        "bandwidth fourfold": {"method.bandwidth": 4.0},
+        "squashed codes": {"method.squash_distance": True},
+        "statistic U": {"method.statistic": "U"},
     },
 }
 """For each reading, the settings changed, by what a reader would call the change."""
