@@ -294,14 +294,14 @@ def asintrovae_outside_encoder_loss(
     taken literally): a saturated exponential cannot silence it.
 
     Args:
-      w_enc: weight of D, beside the KL of real images in nats: `scale` and `b_kl` multiply both.
+      w_enc: weight of D, beside nats and squared errors of weight 1: `scale` multiplies all three.
       The others: as there.
     """
     _, terms = sintrovae_encoder_loss(
         err_real, kl_real, err_rec, kl_weight * kl_rec, err_fake, kl_weight * kl_fake,
         b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, alpha=alpha,
     )  # fmt: skip
-    return _total(**terms, distance=-scale * b_kl * w_enc * _annealed(distance, kl_weight, distance_weight))
+    return _total(**terms, distance=-scale * w_enc * _annealed(distance, kl_weight, distance_weight))
 
 
 def asintrovae_outside_decoder_loss(
@@ -324,14 +324,14 @@ def asintrovae_outside_decoder_loss(
     stake.
 
     Args:
-      w_dec: weight of D, in nats as `w_enc`.
+      w_dec: weight of D, in the units of `w_enc`.
       The others: as there.
     """
     chex.assert_equal_shape([err_real, kl_rec, kl_fake])
     return _total(
         reconstruction=scale * b_rec * jnp.mean(err_real),
         adversarial=0.5 * scale * b_kl * kl_weight * (jnp.mean(kl_rec) + jnp.mean(kl_fake)),
-        distance=scale * b_kl * w_dec * _annealed(distance, kl_weight, distance_weight),
+        distance=scale * w_dec * _annealed(distance, kl_weight, distance_weight),
         **_redecoding(err_rec, err_fake, 0.5 * scale * gamma_r * b_rec),
     )
 

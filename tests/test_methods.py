@@ -367,9 +367,9 @@ def test_distance_outside_the_exponential_stands_beside_sintrovae(pairs):
     other = s.q_rec if pairs == "rec_fake" else s.q_real
     d = float(as_distance(other, s.q_fake, squash=True, method="pairwise", over_dims="sum"))
     assert metrics["as_distance"] == pytest.approx(d, rel=1e-4)
-    # s b_kl is 0.5 * 0.3.
-    assert metrics["encoder/distance"] == pytest.approx(-0.15 * 3 * d, rel=1e-4)
-    assert terms["distance"] == pytest.approx(0.15 * 4 * d, rel=1e-4)
+    # s is 0.5.
+    assert metrics["encoder/distance"] == pytest.approx(-0.5 * 3 * d, rel=1e-4)
+    assert terms["distance"] == pytest.approx(0.5 * 4 * d, rel=1e-4)
     plain_metrics, plain_terms = readings(toy_config("sintrovae", b_neg=0.1), step=0)
     for name in ("encoder/adversarial", "encoder/kl", "saturated", "exponent_fake"):
         assert metrics[name] == pytest.approx(float(plain_metrics[name]), rel=1e-5)
@@ -397,7 +397,7 @@ def test_distance_between_real_and_fake_moves_the_encoder_by_both_and_the_decode
     by_real, by_fake, by_decoder = jax.grad(distance, argnums=(0, 1, 2))(encoder, encoder, decoder)
     of_encoder, of_decoder, _ = encoder_terms(config, only=["encoder/distance"])["encoder/distance"]
     assert not is_zero(by_real) and not is_zero(by_fake) and is_zero(of_decoder)
-    assert_close(of_encoder, jax.tree.map(lambda a, b: -0.15 * 3 * (a + b), by_real, by_fake), rtol=1e-3)
+    assert_close(of_encoder, jax.tree.map(lambda a, b: -0.5 * 3 * (a + b), by_real, by_fake), rtol=1e-3)
     assert_close(decoder_terms(config)["distance"][1], jax.tree.map(lambda g: 0.15 * 4 * g, by_decoder), rtol=1e-3)
 
 
