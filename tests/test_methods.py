@@ -398,7 +398,7 @@ def test_distance_between_real_and_fake_moves_the_encoder_by_both_and_the_decode
     of_encoder, of_decoder, _ = encoder_terms(config, only=["encoder/distance"])["encoder/distance"]
     assert not is_zero(by_real) and not is_zero(by_fake) and is_zero(of_decoder)
     assert_close(of_encoder, jax.tree.map(lambda a, b: -0.5 * 3 * (a + b), by_real, by_fake), rtol=1e-3)
-    assert_close(decoder_terms(config)["distance"][1], jax.tree.map(lambda g: 0.15 * 4 * g, by_decoder), rtol=1e-3)
+    assert_close(decoder_terms(config)["distance"][1], jax.tree.map(lambda g: 0.5 * 4 * g, by_decoder), rtol=1e-3)
 
 
 def test_a_constant_distance_gates_and_moves_nothing():
