@@ -167,6 +167,7 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
     assert method.w_enc < method.w_dec
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.learning_rate, optimizer.b1, optimizer.b2) == (2e-4, 0.0, 0.99)
+    assert optimizer.milestone_steps == ()
 
 
 def test_wgan_gp_has_its_own_adam():
