@@ -52,6 +52,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
         "D itself, not its root": {"method.root_distance": False},
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
+        "a tenth of the rate from step 15,000 on": {"optimizer.milestone_steps": (15_000,)},
         **_GATE,
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",

@@ -94,10 +94,13 @@ def about(found: Sequence[Row], budget: Budget, command: str) -> str:
     partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; the command goes on.**"
     hours = sum(record["seconds"] for record in records) / 3600
     devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))
+    steady = sorted({row.first.variant for row in found if not row.first.config(budget).optimizer.milestone_steps})
+    exception = f" (but for {', '.join(steady)}, whose rate stays)" if steady else ""
     return (
         f"`{command}`\n\n"
         f"{done} runs of {budget.steps:,} steps of {budget.batch_size} points, the last quarter at a tenth of the "
-        f"learning rate; 5,000 samples each.{partial} {hours:.1f} h in all on {devices or 'no device yet'}.\n"
+        f"learning rate{exception}; 5,000 samples each.{partial} {hours:.1f} h in all on "
+        f"{devices or 'no device yet'}.\n"
         "Each figure is the median over the seeds [smallest, largest]; the paper's own in brackets.\n"
     )
 
