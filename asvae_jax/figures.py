@@ -91,7 +91,7 @@ def points_grid(
         for axes, name in zip(row_axes, columns, strict=True):
             axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
             axes.tick_params(labelsize=7)
-            if row_axes is every[0]:
+            if axes.get_subplotspec().is_first_row():
                 axes.set_title(name, fontsize=10)
             points = panels.get(name)
             if points is None:
@@ -119,7 +119,7 @@ def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str | Seq
     scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -144,6 +144,7 @@ def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str | Seq
                 axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_title(label, fontsize=11)
         axes.set_xlabel(below, fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.25)
     for axes in every[len(panels) :]:

@@ -18,8 +18,9 @@ from asvae_jax import presets, sweep
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import evaluate, toy_figures
 from asvae_jax.experiments import ablations, gradients, table1
-from asvae_jax.experiments.report import write_section
+from asvae_jax.experiments.report import write_csv, write_section
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples
+from asvae_jax.figures import points_grid
 from asvae_jax.gaussians import kl_to_standard_normal
 from asvae_jax.models import make_networks
 from asvae_jax.train import train
@@ -284,3 +285,25 @@ def test_gradient_norms_are_those_of_the_decoder_phase():
 
     expected = optax.tree.norm(jax.grad(kl_fake)(state.params["decoder"]))
     assert measured["KL of fake"].tolist() == pytest.approx([float(expected)], rel=1e-4)
+
+
+def test_a_csv_has_room_for_what_only_some_rows_have(tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"seeds": 1, "median": 2.0}, {"seeds": 2, "median": 3.0, "low": 1.5}])
+    with (tmp_path / "rows.csv").open() as file:
+        assert list(csv.DictReader(file)) == [
+            {"seeds": "1", "median": "2.0", "low": ""},
+            {"seeds": "2", "median": "3.0", "low": "1.5"},
+        ]
+
+
+def test_points_stand_below_the_names_of_their_columns():
+    points = np.zeros((1, 2))
+
+    def top_rows(names):
+        rows = {betas: dict.fromkeys(names, points) for betas in ("C1", "C2")}
+        grid = points_grid(rows, {"C1": 1, "C2": 1}, title="")
+        pixels = np.asarray(grid.convert("L"))
+        return pixels[: pixels.shape[0] // 2]
+
+    # The panels are the same: only the names can tell the two apart.
+    assert not np.array_equal(top_rows(["real", "vae"]), top_rows(["real", "wgan_gp"]))

@@ -41,9 +41,10 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A CSV file with the first row's keys as its header."""
+    """A CSV file with the keys of all rows as its header; what a row lacks stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     _write(path, text.getvalue())

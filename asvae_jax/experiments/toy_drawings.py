@@ -68,7 +68,8 @@ def _curves(found: Sequence[Row]):
     }
     seeds = sorted({len(row.records) for row in found if row.records})
     span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return courses_sheet(panels, "step", f"8 Gaussians, averaged weights: mean and range of {span} seeds")
+    of_seeds = "one seed" if seeds == [1] else f"mean and range of {span} seeds"
+    return courses_sheet(panels, "step", f"8 Gaussians, averaged weights: {of_seeds}")
 
 
 def _course(row: Row, figure: str) -> Course:
