@@ -23,6 +23,9 @@ TOY_BETAS = {
 }  # fmt: skip
 """The same of each toy in arXiv 2012.13253; its authors do not have 25 Gaussians, which take those of 8."""
 
+TOY_MILESTONES = (10_000, 15_000)
+"""Steps, of 30,000, at which the rate of the toys' Adam falls to a tenth, in the code of arXiv 2012.13253."""
+
 EMA_DECAY_PUBLISHED = 0.999
 """Per step, in the papers and their code."""
 
@@ -119,7 +122,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
                 kind="mlp", widths=(256,) * 4, latent_dim=2, compute_dtype="float32", logvar_range=(-30.0, 20.0)
             ),
             data=dict(name=name, batch_size=batch_size),
-            optimizer=_optimizer(words, (10_000, 15_000)),
+            optimizer=_optimizer(words, TOY_MILESTONES),
             ema=published_ema(batch_size),
             training=dict(
                 steps=30_000, warmup_steps=2_000 if words.warms_up else 0,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asvae_jax import presets
 from asvae_jax.experiments.report import markdown, write_json, write_section
 from asvae_jax.experiments.table1 import Row, about, all_modes, rows, spread, values
 from asvae_jax.experiments.toy_cells import Budget, Cell, Results, train_missing
@@ -52,7 +53,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
         "D itself, not its root": {"method.root_distance": False},
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
-        "a tenth of the rate from step 15,000 on": {"optimizer.milestone_steps": (15_000,)},
+        "a tenth of the rate in the last quarter": {"optimizer.milestone_steps": presets.TOY_MILESTONES},
         **_GATE,
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",

@@ -65,13 +65,13 @@ class Cell(NamedTuple):
         config.data.batch_size = budget.batch_size
         config.ema.update(presets.published_ema(budget.batch_size))
         config.training.steps = budget.steps
-        # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
-        if config.optimizer.milestone_steps:
-            config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
         config.checkpoint.every_steps = budget.steps
         for path, value in self.changes:
             section, _, name = path.partition(".")
             config[section][name] = value
+        # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
+        if config.optimizer.milestone_steps:
+            config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
         return resolve(config)
 
 
