@@ -218,7 +218,8 @@ def test_a_bandwidth_of_half_the_dimensions_keeps_the_product_kernel_informative
 )
 def test_forms_agree_with_plain_pairs_in_value_and_gradient(kernel, form, squash, monkeypatch):
     # Tiles of two codes and two nodes at a time: rows, columns and nodes all have a remainder.
-    monkeypatch.setattr(distance, "_CHUNK_ELEMENTS", 4 * 4 * 3)
+    monkeypatch.setattr(distance, "_TILE_ELEMENTS", {"cpu": 4 * 3})
+    monkeypatch.setattr(distance, "_CHUNK_ELEMENTS", 2 * 7 * 3)
     p, q = random_codes(6, 7, dtype=np.float64), random_codes(7, 5, dtype=np.float64)
 
     def value_and_gradient(method):
@@ -255,12 +256,12 @@ def test_auto_takes_the_form_that_fits(kernel, squash, n, form):
     assert auto == chosen
 
 
-def test_a_small_chunk_does_make_tiles(monkeypatch):
-    monkeypatch.setattr(distance, "_CHUNK_ELEMENTS", 4 * 4 * 3)
+def test_few_elements_do_make_tiles(monkeypatch):
+    monkeypatch.setattr(distance, "_TILE_ELEMENTS", {"cpu": 4 * 3})
     codes = random_codes(0, 7)
     program = str(jax.make_jaxpr(partial(as_distance, kernel="product", method="tiled"))(codes, codes))
     # Seven codes in tiles of two.
-    assert "length=4" in program and "[2,2,3]" in program and "[7,7,3]" not in program
+    assert "length=4" in program and "[3,2,2]" in program and "[3,7,7]" not in program
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (5, 3)])
