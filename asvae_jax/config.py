@@ -172,14 +172,15 @@ class FolderData(PhotographData):
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """Adam for both networks; the rate is multiplied by `milestone_factor` at each of `milestone_steps`; `clip_norm`
-    0 clips nothing."""
+    """Adam for both networks; the rate is multiplied by `milestone_factor` at each of `milestone_steps` and falls
+    linearly over `training.steps` to `final_factor` of itself, 1 for not at all; `clip_norm` 0 clips nothing."""
 
     learning_rate: float
     b1: float
     b2: float
     milestone_steps: tuple[int, ...]
     milestone_factor: float
+    final_factor: float
     clip_norm: float
 
 
@@ -366,7 +367,7 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     method = dict(settings["method"])
     if method["name"] == "asintrovae":
         method = {"distance_in": "exponent", "distance_pairs": "rec_fake", "root_distance": False, **method}
-    return {**settings, "method": method}
+    return {**settings, "method": method, "optimizer": {"final_factor": 1.0, **settings["optimizer"]}}
 
 
 def resolve_data(values: Mapping[str, Any]) -> ImageData:
@@ -517,6 +518,9 @@ def _check(config: Config) -> None:
     _require(
         optimizer.milestone_factor > 0,
         f"optimizer.milestone_factor must be positive, got {optimizer.milestone_factor}.",
+    )
+    _require(
+        0 <= optimizer.final_factor <= 1, f"optimizer.final_factor must lie in [0, 1], got {optimizer.final_factor}."
     )
     for step in optimizer.milestone_steps:
         _require(

@@ -270,7 +270,7 @@ def _optimizer(words: _Words, milestone_steps: Sequence[int], learning_rate: flo
         adam, milestone_steps = dict(learning_rate=learning_rate, b1=0.0, b2=0.99), ()
     else:
         adam = dict(learning_rate=learning_rate, b1=0.9, b2=0.999)
-    return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, clip_norm=0.0)
+    return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, final_factor=1.0, clip_norm=0.0)
 
 
 def published_ema(batch_size: int) -> dict[str, float]:

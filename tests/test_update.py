@@ -213,8 +213,15 @@ def test_clipping_shortens_long_gradients_and_reports_their_length():
         assert norms[clip_norm] == pytest.approx(expected, rel=1e-4)
 
 
-def test_rate_falls_at_its_milestones():
-    config = toy_config("vae", optimizer__milestone_steps=(1, 2), optimizer__milestone_factor=0.1)
+@pytest.mark.parametrize(
+    ("fall", "rates"),
+    [
+        (dict(optimizer__milestone_steps=(1, 2), optimizer__milestone_factor=0.1), [2e-4, 2e-5, 2e-6]),
+        (dict(training__steps=10, optimizer__final_factor=0.0), [2e-4, 1.8e-4, 1.6e-4]),
+    ],
+)
+def test_rate_falls_at_its_milestones_or_linearly(fall, rates):
+    config = toy_config("vae", **fall)
     state, images, noise = toy_inputs(config)
     update = jax.jit(make_update(config))
     lengths = []
@@ -228,7 +235,7 @@ def test_rate_falls_at_its_milestones():
         )
         state = new
     # The same gradient thrice: Adam's step is the rate. Weights near 1 round at 6e-8.
-    assert lengths == pytest.approx([2e-4, 2e-5, 2e-6], rel=0.05)
+    assert lengths == pytest.approx(rates, rel=0.05)
 
 
 # Several steps, many devices
