@@ -123,7 +123,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
             ),
             data=dict(name=name, batch_size=batch_size),
             optimizer=_optimizer(words, TOY_MILESTONES),
-            ema=published_ema(batch_size),
+            ema=_ema(words, batch_size),
             training=dict(
                 steps=30_000, warmup_steps=2_000 if words.warms_up else 0,
                 steps_per_dispatch=500, log_every_steps=1_000, max_skipped_steps=20,
@@ -135,7 +135,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     if words.tiny:
         config.model.widths = (16, 16)
         config.data.batch_size = 32
-        config.ema.update(published_ema(32))
+        config.ema.update(_ema(words, 32))
         config.evaluation.samples = 500
         config.optimizer.milestone_steps = ()
         config.training.update(
@@ -178,7 +178,7 @@ def images(
             ),
             data=data,
             optimizer=_optimizer(words, milestone_steps, learning_rate),
-            ema=dict(ema) if ema else published_ema(batch_size),
+            ema=dict(ema) if ema else _ema(words, batch_size),
             training=dict(
                 steps=steps, warmup_steps=warmup_steps if words.warms_up else 0,
                 steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20,
@@ -190,7 +190,7 @@ def images(
     if words.tiny:
         config.model.update(channels=(4, 4), latent_dim=4)
         config.data.batch_size = 16
-        config.ema.update(published_ema(16))
+        config.ema.update(_ema(words, 16))
         config.optimizer.milestone_steps = ()
         config.training.update(steps=4, warmup_steps=min(config.training.warmup_steps, 2), log_every_steps=2)
         config.checkpoint.every_steps = 2
@@ -262,19 +262,24 @@ def _image_evaluation(name: str, batch_size: int) -> dict[str, Any]:
 
 
 def _optimizer(words: _Words, milestone_steps: Sequence[int], learning_rate: float = 2e-4) -> dict[str, Any]:
+    adam, final_factor = dict(learning_rate=learning_rate, b1=0.9, b2=0.999), 1.0
     if words.method == "wgan_gp":
         adam = dict(learning_rate=1e-4, b1=0.0, b2=0.9)
     elif words.reading == "recommended":
-        # Momentum carries a game past its equilibrium. The moving average takes the mean of the game's swings, but at a
-        # tenth of the rate they outlast it: the rate stays.
-        adam, milestone_steps = dict(learning_rate=learning_rate, b1=0.0, b2=0.99), ()
-    else:
-        adam = dict(learning_rate=learning_rate, b1=0.9, b2=0.999)
-    return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, final_factor=1.0, clip_norm=0.0)
+        # Momentum carries a game past its equilibrium. How far it swings about it goes with the rate, how sharply modes
+        # are parted with the sum of all rates: a high one at first, that falls without a jump.
+        adam = dict(learning_rate=2 * learning_rate, b1=0.0, b2=0.99)
+        milestone_steps, final_factor = (), 0.02
+    return dict(
+        **adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, final_factor=final_factor, clip_norm=0.0
+    )  # fmt: skip
 
 
-def published_ema(batch_size: int) -> dict[str, float]:
-    """The half-life, in images, of a fixed decay per step."""
+def _ema(words: _Words, batch_size: int) -> dict[str, float]:
+    """The published half-life, in images, of a fixed decay per step; for `recommended` a share of the images seen, as
+    swings become slow when the rate falls."""
+    if words.reading == "recommended":
+        return dict(half_life_images=1e9, ramp_up=0.05)
     return dict(half_life_images=batch_size * math.log(0.5) / math.log(EMA_DECAY_PUBLISHED), ramp_up=0.0)
 
 

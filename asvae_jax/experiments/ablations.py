@@ -53,7 +53,14 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
         "D itself, not its root": {"method.root_distance": False},
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
-        "a tenth of the rate in the last quarter": {"optimizer.milestone_steps": presets.TOY_MILESTONES},
+        "constant rate": {"optimizer.final_factor": 1.0},
+        "half the rate": {"optimizer.learning_rate": 2e-4},
+        "constant rate of half, a tenth of it in the last quarter": {
+            "optimizer.learning_rate": 2e-4,
+            "optimizer.final_factor": 1.0,
+            "optimizer.milestone_steps": presets.TOY_MILESTONES,
+        },
+        "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         **_GATE,
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",

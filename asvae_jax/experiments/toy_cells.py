@@ -62,8 +62,9 @@ class Cell(NamedTuple):
         words = self.variant if self.betas == OWN_BETAS else f"{self.variant},{self.betas}"
         config = presets.toys(words, name=self.toy)
         config.seed = self.seed
+        # The published average is one over steps.
+        config.ema.half_life_images *= budget.batch_size / config.data.batch_size
         config.data.batch_size = budget.batch_size
-        config.ema.update(presets.published_ema(budget.batch_size))
         config.training.steps = budget.steps
         config.checkpoint.every_steps = budget.steps
         for path, value in self.changes:
