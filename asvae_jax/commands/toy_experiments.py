@@ -8,6 +8,7 @@ from asvae_jax.commands.arguments import count
 from asvae_jax.config import TOY_LIMITS, check_word
 from asvae_jax.experiments.toy_cells import Budget, Cell
 from asvae_jax.presets import TABLE1_BETAS
+from asvae_jax.terminal import keep_compiled_programs
 
 _OTHER_TOYS = tuple(name for name in TOY_LIMITS if name != "8gaussians")
 
@@ -58,6 +59,7 @@ def _table(arguments: argparse.Namespace) -> None:
     """The 2-D toys of arXiv 2206.13903 and of arXiv 2012.13253 by all methods."""
     from asvae_jax.experiments import table1
 
+    keep_compiled_programs()
     print(table1.make(
         _cells(arguments), _budget(arguments), command=_command("table 1", arguments), workdir=arguments.workdir,
         out=arguments.out, together=arguments.together,
@@ -68,6 +70,7 @@ def _ablations(arguments: argparse.Namespace) -> None:
     """What decides whether AS-IntroVAE works: one setting at a time."""
     from asvae_jax.experiments import ablations
 
+    keep_compiled_programs()
     print(ablations.make(
         _checked(arguments.variants, ablations.BASES), arguments.betas, arguments.seeds, _budget(arguments),
         command=_command("table ablations", arguments), workdir=arguments.workdir, out=arguments.out,
@@ -79,6 +82,7 @@ def _samples(arguments: argparse.Namespace) -> None:
     """Samples of the 2-D toys by all methods, those of the first seed, and the course of training over all seeds."""
     from asvae_jax.experiments import toy_drawings
 
+    keep_compiled_programs()
     _print(toy_drawings.draw(
         _cells(arguments), _budget(arguments), workdir=arguments.workdir, out=arguments.out,
         together=arguments.together,
@@ -89,6 +93,7 @@ def _gradients(arguments: argparse.Namespace) -> None:
     """What gradient the decoder gets through KL and through each kernel of the AS-Distance."""
     from asvae_jax.experiments import gradients
 
+    keep_compiled_programs()
     _print(gradients.draw(arguments.betas, arguments.seeds, _budget(arguments), out=arguments.out))
 
 
