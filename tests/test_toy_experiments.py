@@ -186,6 +186,16 @@ def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, tr
     assert json.loads(line)["settings"]["method"]["kernel"] == "prior"
 
 
+def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path):
+    changes = {"as it is": {}, "kernel prior": {"method.kernel": "prior"}}
+    monkeypatch.setattr(ablations, "ABLATIONS", dict.fromkeys(ablations.BASES, changes))
+    monkeypatch.setattr(sweep, "train_together", _stops_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations")
+    page = (tmp_path / "ablations.md").read_text()
+    assert "Partial: 1 of 2 runs are done" in page and "as it is" in page and "kernel prior" not in page
+
+
 @pytest.mark.parametrize(
     ("base", "name", "changes"),
     [(base, name, changes) for base, by_name in ablations.ABLATIONS.items() for name, changes in by_name.items()],
