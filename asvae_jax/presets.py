@@ -113,7 +113,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
     batch_size = 512
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
-    method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), scale=0.5, latent_dim=2, stake=7.5)
+    method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), scale=0.5, latent_dim=2, stake=2.5)
     config = ConfigDict(
         dict(
             seed=0,
@@ -169,7 +169,7 @@ def images(
     if shape is not None:
         data["shape"] = tuple(shape)
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
-    method = _method(words, betas, introvae, scale=1 / math.prod(data["shape"]), latent_dim=latent_dim, stake=2.5)
+    method = _method(words, betas, introvae, scale=1 / math.prod(data["shape"]), latent_dim=latent_dim, stake=0.25)
     config = ConfigDict(
         dict(
             seed=0,
@@ -238,8 +238,8 @@ class _Words:
 def _method(
     words: _Words, betas: Betas, introvae: IntroVaeBetas, *, scale: float, latent_dim: int, stake: float
 ) -> dict[str, Any]:
-    """`stake` is the weight of `recommended`'s D to the encoder, in units of b_kl: D has to hold what the game for KL
-    tears at. A decoder that plays for four times as much keeps all modes in sight."""
+    """`stake` is the weight of `recommended`'s D to the encoder; a decoder that plays for four times as much keeps all
+    modes in sight."""
     if words.method == "vae":
         return dict(name="vae", b_rec=betas.b_rec, b_kl=betas.b_kl, scale=scale)
     if words.method == "introvae":
@@ -251,7 +251,7 @@ def _method(
         return soft
     if words.reading == "recommended":
         # The bandwidth is a quarter of the mean squared distance of two standard normal codes, whatever Z.
-        soft |= dict(bandwidth=latent_dim / 2, w_enc=stake * betas.b_kl, w_dec=4 * stake * betas.b_kl)
+        soft |= dict(bandwidth=latent_dim / 2, w_enc=stake, w_dec=4 * stake)
     return {**soft, **READINGS[words.reading]}
 
 

