@@ -128,7 +128,8 @@ def difference_table(first: Group, second: Group, weights: Weights) -> str:
     """`differences` as Markdown, with a verdict."""
     verdicts = {True: "yes", False: "no", None: "not known"}
     title = f"{second.name} ({_seeds(second)}) minus {first.name} ({_seeds(first)}), {weights} weights"
-    lines = [title, "", "| figure | first | second | difference | exceeds chance |", "|---|---|---|---|---|"]
+    header = f"| figure | {first.name} | {second.name} | difference | exceeds chance |"
+    lines = [title, "", header, "|---|---|---|---|---|"]
     lines += [
         f"| {d.figure} | {d.first:.4g} | {d.second:.4g} | {_cell(d.second - d.first, d.interval)} | "
         f"{verdicts[d.exceeds_chance]} |"

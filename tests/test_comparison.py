@@ -138,6 +138,7 @@ def test_single_seeds_combine_the_intervals_of_their_evaluations(apart, exceeds,
     table = difference_table(*groups, "ema")
     assert "| active_units | 2 | 2 | 0 | not known |" in table
     assert "wgan_gp (1 seed) minus vae (1 seed), ema weights" in table
+    assert "| figure | vae | wgan_gp | difference |" in table
 
 
 def test_single_seed_against_several_takes_the_interval_that_each_has(tmp_path):

@@ -189,8 +189,11 @@ def _run_table(runs: ImageRuns, groups: _Groups, there: Sequence[str]) -> tuple[
 
 
 def _notes(table: Table, runs: ImageRuns, data: str, groups: dict[str, Group]) -> Iterator[str]:
-    protocols = [group.results[0]["protocol"] for group in groups.values()]
-    versions = f"jax {protocols[0]['versions']['jax']}, commit {protocols[0]['commit'][:10]}"
+    protocols = [result["protocol"] for group in groups.values() for result in group.results]
+    # Rows of one table may have been evaluated at different times.
+    jax_versions = ", ".join(dict.fromkeys(protocol["versions"]["jax"] for protocol in protocols))
+    commits = ", ".join(dict.fromkeys(protocol["commit"][:10] for protocol in protocols))
+    versions = f"jax {jax_versions}, commit {commits}"
     generation = next((p["generation"] for p in protocols if "generation" in p), None)
     if not table.by_features:
         yield f"{data}: mean codes of the whole test split; {versions}."
