@@ -86,6 +86,7 @@ class AsIntroVae:
     w_enc: float
     w_dec: float
     squash_decoder_kl: bool
+    slope_weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,7 +367,8 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as an older version stored them, with those that it had no choice in."""
     method = dict(settings["method"])
     if method["name"] == "asintrovae":
-        method = {"distance_in": "exponent", "distance_pairs": "rec_fake", "root_distance": False, **method}
+        without = dict(distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0)
+        method = {**without, **method}
     return {**settings, "method": method, "optimizer": {"final_factor": 1.0, **settings["optimizer"]}}
 
 

@@ -373,6 +373,25 @@ def gradient_penalty(
     return jnp.square(norm - 1)
 
 
+def squared_slope(means: Callable[[jax.Array], jax.Array], images: jax.Array, directions: jax.Array) -> jax.Array:
+    """How steeply codes change with their images: |J^T v|^2 of the Jacobian J [Z, ...] of each image's mean.
+
+    Over standard normal v its expectation is the sum of J's squares. The distance between codes is only as smooth a
+    function of images as the encoder is; bounding the slope there is what arXiv 1805.11565 does for kernel distances
+    of learnt features.
+
+    Args:
+      means: images [B, ...] -> means of codes [B, Z], each a function of its own image alone.
+      images: [B, ...].
+      directions: v [B, Z].
+
+    Returns:
+      [B], non-negative, in squared code units per squared image unit.
+    """
+    gradient = jax.grad(lambda images: jnp.sum(directions * means(images)))(images)
+    return jnp.sum(jnp.square(gradient), axis=tuple(range(1, images.ndim)))
+
+
 def _annealed(distance: jax.Array, kl_weight: jax.Array, distance_weight: jax.Array | None) -> jax.Array:
     weight = 1 - kl_weight if distance_weight is None else distance_weight
     chex.assert_rank([distance, kl_weight, weight], 0)

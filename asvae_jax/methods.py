@@ -267,6 +267,13 @@ def asintrovae(config: Config) -> Method:
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=setting.alpha,
         )  # fmt: skip
+        if setting.slope_weight:
+            # The directions need only be independent of the real images, as the fake stream's noise is.
+            slope = losses.squared_slope(lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake)
+            # Flat codes tell modes apart early on; later steep ones are to show a mode's own shape.
+            falling = setting.slope_weight * (1 - step / config.training.steps)
+            terms["slope"] = 0.5 * setting.scale * falling * jnp.mean(slope)
+            loss += terms["slope"]
         within = 0.0 if outside else weight * setting.w_enc * d
         saturation = _saturation(setting, s.err_fake, c * kl_fake + within)
         health = {**_health(config, s), **saturation, "as_distance": d, "kl_weight": c}

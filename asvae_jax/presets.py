@@ -36,7 +36,9 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 """The environment variable that names Inception's converted weights."""
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0)
-_DISTANCE = dict(kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True)
+_DISTANCE = dict(
+    kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True, slope_weight=0.0
+)
 _MEANS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
 )  # fmt: skip
@@ -48,7 +50,7 @@ READINGS: dict[str, dict[str, Any]] = {
         **_BOTH, **_DISTANCE, kl_schedule="tanh", over_pairs_encoder="sum", over_dims_encoder="sum",
         over_pairs_decoder="mean", over_dims_decoder="mean", squash_decoder_kl=True,
     ),
-    # Ours: docs/results/table1.md. The kernel's bandwidth and D's weights are `_method`'s.
+    # Ours: docs/results/table1.md. The rest is `_Recommended`, or `_method`'s.
     "recommended": dict(
         **_MEANS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V", root_distance=True,
         squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False,
@@ -62,6 +64,20 @@ class Betas(NamedTuple):
     b_kl: float
     b_rec: float
     b_neg: float
+
+
+class _Recommended(NamedTuple):
+    """What `recommended` does not share between toys and images.
+
+    Fields:
+      stake: weight of D to the encoder; a decoder that plays for four times as much keeps all modes in sight.
+      slope_weight: `method.slope_weight`.
+      learning_rate: at the first step.
+    """
+
+    stake: float
+    slope_weight: float
+    learning_rate: float
 
 
 class IntroVaeBetas(NamedTuple):
@@ -113,7 +129,8 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
     batch_size = 512
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
-    method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), scale=0.5, latent_dim=2, stake=2.5)
+    recommended = _Recommended(stake=2.5, slope_weight=1e-3, learning_rate=1e-3)
+    method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
         dict(
             seed=0,
@@ -122,7 +139,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
                 kind="mlp", widths=(256,) * 4, latent_dim=2, compute_dtype="float32", logvar_range=(-30.0, 20.0)
             ),
             data=dict(name=name, batch_size=batch_size),
-            optimizer=_optimizer(words, TOY_MILESTONES),
+            optimizer=_optimizer(words, recommended, TOY_MILESTONES),
             ema=_ema(words, batch_size),
             training=dict(
                 steps=30_000, warmup_steps=2_000 if words.warms_up else 0,
@@ -169,7 +186,9 @@ def images(
     if shape is not None:
         data["shape"] = tuple(shape)
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
-    method = _method(words, betas, introvae, scale=1 / math.prod(data["shape"]), latent_dim=latent_dim, stake=0.25)
+    recommended = _Recommended(stake=0.25, slope_weight=0.0, learning_rate=2 * learning_rate)
+    scale = 1 / math.prod(data["shape"])
+    method = _method(words, betas, introvae, recommended, scale=scale, latent_dim=latent_dim)
     config = ConfigDict(
         dict(
             seed=0,
@@ -179,7 +198,7 @@ def images(
                 logvar_range=(-30.0, 20.0),
             ),
             data=data,
-            optimizer=_optimizer(words, milestone_steps, learning_rate),
+            optimizer=_optimizer(words, recommended, milestone_steps, learning_rate),
             ema=dict(ema) if ema else _ema(words, batch_size),
             training=dict(
                 steps=steps, warmup_steps=warmup_steps if words.warms_up else 0,
@@ -236,10 +255,8 @@ class _Words:
 
 
 def _method(
-    words: _Words, betas: Betas, introvae: IntroVaeBetas, *, scale: float, latent_dim: int, stake: float
+    words: _Words, betas: Betas, introvae: IntroVaeBetas, recommended: _Recommended, *, scale: float, latent_dim: int
 ) -> dict[str, Any]:
-    """`stake` is the weight of `recommended`'s D to the encoder; a decoder that plays for four times as much keeps all
-    modes in sight."""
     if words.method == "vae":
         return dict(name="vae", b_rec=betas.b_rec, b_kl=betas.b_kl, scale=scale)
     if words.method == "introvae":
@@ -251,7 +268,8 @@ def _method(
         return soft
     if words.reading == "recommended":
         # The bandwidth is a quarter of the mean squared distance of two standard normal codes, whatever Z.
-        soft |= dict(bandwidth=latent_dim / 2, w_enc=stake, w_dec=4 * stake)
+        stake = recommended.stake
+        soft |= dict(bandwidth=latent_dim / 2, w_enc=stake, w_dec=4 * stake, slope_weight=recommended.slope_weight)
     return {**soft, **READINGS[words.reading]}
 
 
@@ -268,14 +286,16 @@ def _image_evaluation(name: str, batch_size: int) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _optimizer(words: _Words, milestone_steps: Sequence[int], learning_rate: float = 2e-4) -> dict[str, Any]:
+def _optimizer(
+    words: _Words, recommended: _Recommended, milestone_steps: Sequence[int], learning_rate: float = 2e-4
+) -> dict[str, Any]:
     adam, final_factor = dict(learning_rate=learning_rate, b1=0.9, b2=0.999), 1.0
     if words.method == "wgan_gp":
         adam = dict(learning_rate=1e-4, b1=0.0, b2=0.9)
     elif words.reading == "recommended":
         # Momentum carries a game past its equilibrium. How far it swings about it goes with the rate, how sharply modes
         # are parted with the sum of all rates: a high one at first, that falls without a jump.
-        adam = dict(learning_rate=2 * learning_rate, b1=0.0, b2=0.99)
+        adam = dict(learning_rate=recommended.learning_rate, b1=0.0, b2=0.99)
         milestone_steps, final_factor = (), 0.02
     return dict(
         **adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, final_factor=final_factor, clip_norm=0.0

@@ -427,7 +427,7 @@ OTHER_VALUES = dict(
     rec_target_gradient=False, kl_schedule="tanh", kl_rate=3.0, kernel="prior", bandwidth=1.0, statistic="U",
     distance_in="loss", distance_pairs="real_fake", root_distance=True, squash_distance=False,
     over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
-    over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True,
+    over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True, slope_weight=3.0,
 )  # fmt: skip
 STEP = 1
 # What a value needs to act, and what a method needs for its hinges and exponentials not to have run dry.

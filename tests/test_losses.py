@@ -291,6 +291,21 @@ def test_gradient_penalty_of_a_flat_critic_has_a_finite_derivative():
     np.testing.assert_array_equal(slope, np.zeros(3))
 
 
+def test_squared_slope_of_linear_codes_is_known():
+    # Codes W x of images [1, 3, 1]: along v the slope is W^T v, over all v on average the sum of W's squares.
+    w = jnp.array([[2.0, 3.0, 6.0], [1.0, 0.0, 2.0]])
+    images, v = jnp.ones((5000, 1, 3, 1)), jax.random.normal(jax.random.key(0), (5000, 2))
+    slopes = losses.squared_slope(lambda x: x.reshape(-1, 3) @ w.T, images, v)
+    np.testing.assert_allclose(slopes, jnp.sum((v @ w) ** 2, axis=1), rtol=1e-5)
+    assert jnp.mean(slopes) == pytest.approx(54, rel=0.05)
+
+
+def test_squared_slope_is_taken_at_each_image():
+    # d/dx of x^2 is 2 x; v = 1, 1, 2.
+    slopes = losses.squared_slope(jnp.square, jnp.array([[1.0], [3.0], [-2.0]]), jnp.array([[1.0], [1.0], [2.0]]))
+    np.testing.assert_allclose(slopes, [4, 36, 64], rtol=1e-6)
+
+
 @pytest.mark.parametrize("module", ["gaussians", "distance", "losses"])
 def test_arithmetic_imports_no_framework(module):
     code = f"import sys, asvae_jax.{module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"

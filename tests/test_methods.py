@@ -409,6 +409,25 @@ def test_a_constant_distance_gates_and_moves_nothing():
     assert metrics["as_distance"] == BATCH**2
 
 
+def test_slope_of_the_codes_reaches_the_encoder_alone():
+    config = toy_config("asintrovae", slope_weight=0.4)
+    step = config.training.steps // 4
+    state, images, noise = toy_inputs(config)
+    encoder, networks = state.params["encoder"], make_networks(config)
+    with_term, without = (
+        methods.make_method(c).encoder_loss(encoder, state.params["decoder"], images, noise, jnp.int32(step))
+        for c in (config, toy_config("asintrovae"))
+    )
+    jacobians = jax.vmap(jax.jacrev(lambda x: networks.encode(encoder, x[None]).mean[0]))(images)
+    along = jnp.einsum("bz,bzd->bd", noise.eps_fake, jacobians)
+    # Half of the pixel's size times the weight, of which three quarters are left.
+    term = 0.5 * 0.5 * (0.75 * 0.4) * jnp.mean(jnp.sum(along**2, axis=1))
+    assert with_term.metrics["encoder/slope"] == pytest.approx(float(term), rel=1e-4)
+    assert with_term.loss == pytest.approx(float(without.loss + term), rel=1e-5)
+    of_encoder, of_decoder, _ = encoder_terms(config, only=["encoder/slope"])["encoder/slope"]
+    assert not is_zero(of_encoder) and is_zero(of_decoder)
+
+
 def test_root_of_the_distance_is_the_distance_itself():
     config = toy_config("asintrovae", root_distance=True)
     metrics, _ = readings(config, step=0)
