@@ -15,7 +15,8 @@ BASES = ("asintrovae,released", "asintrovae,recommended")
 Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
-_GATE: dict[str, Changes] = {"D a constant 1: the gate alone": {"method.kernel": "constant", "method.bandwidth": 0.0}}
+_CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0}
+_GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,released": {
         "as it is": {},
@@ -61,14 +62,19 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
         "Adam with 0, 0.999": {"optimizer.b2": 0.999},
         "constant rate": {"optimizer.final_factor": 1.0},
-        "half the rate": {"optimizer.learning_rate": 2e-4},
+        "half the rate": {"optimizer.learning_rate": 3e-4},
         "constant rate of half, a tenth of it in the last quarter": {
-            "optimizer.learning_rate": 2e-4,
+            "optimizer.learning_rate": 3e-4,
             "optimizer.final_factor": 1.0,
             "optimizer.milestone_steps": presets.TOY_MILESTONES,
         },
+        "codes of any slope": {"method.slope_weight": 0.0},
+        "codes of any slope, rate 4e-4": {"method.slope_weight": 0.0, "optimizer.learning_rate": 4e-4},
+        "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
+        "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         **_GATE,
+        "D a constant 1, codes of any slope": {**_CONSTANT_D, "method.slope_weight": 0.0},
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",
             "method.bandwidth": 0.0,
