@@ -16,6 +16,7 @@ Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0}
+_ANY_SLOPE = {"method.slope_weight": 0.0, "optimizer.learning_rate": 4e-4}
 _GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,released": {
@@ -69,12 +70,19 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "optimizer.milestone_steps": presets.TOY_MILESTONES,
         },
         "codes of any slope": {"method.slope_weight": 0.0},
-        "codes of any slope, rate 4e-4": {"method.slope_weight": 0.0, "optimizer.learning_rate": 4e-4},
+        "codes of any slope, rate 4e-4": _ANY_SLOPE,
+        "the same, D a constant 1": {**_CONSTANT_D, **_ANY_SLOPE},
+        "the same, D itself, not its root": {"method.root_distance": False, **_ANY_SLOPE},
+        "the same, annealing linear over all steps": {
+            "method.kl_schedule": "linear",
+            "method.kl_rate": 1.0,
+            **_ANY_SLOPE,
+        },
+        "the same, Adam with 0, 0.999": {"optimizer.b2": 0.999, **_ANY_SLOPE},
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         **_GATE,
-        "D a constant 1, codes of any slope": {**_CONSTANT_D, "method.slope_weight": 0.0},
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",
             "method.bandwidth": 0.0,
