@@ -66,6 +66,15 @@ class Betas(NamedTuple):
     b_neg: float
 
 
+class IntroVaeBetas(NamedTuple):
+    """IntroVAE's own weights and its margin in nats."""
+
+    b_kl: float
+    b_rec: float
+    b_neg: float
+    margin: float
+
+
 class _Recommended(NamedTuple):
     """What `recommended` does not share between toys and images.
 
@@ -78,15 +87,6 @@ class _Recommended(NamedTuple):
     stake: float
     slope_weight: float
     learning_rate: float
-
-
-class IntroVaeBetas(NamedTuple):
-    """IntroVAE's own weights and its margin in nats."""
-
-    b_kl: float
-    b_rec: float
-    b_neg: float
-    margin: float
 
 
 _PHOTOGRAPHS = dict(flip=True, crop="none", resize="bilinear")
