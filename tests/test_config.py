@@ -20,6 +20,7 @@ from asvae_jax.config import (
     ImageData,
     ToyData,
     load_file,
+    of_this_version,
     resolve,
     resolve_data,
 )
@@ -186,6 +187,20 @@ def test_wgan_gp_has_its_own_adam():
 def test_round_trip_through_json(word):
     for config in (resolve(raw(word)), resolve(digits(word))):
         assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_settings_of_an_older_version_are_read_as_what_they_meant():
+    config = resolve(raw("asintrovae,released"))
+    stored = json.loads(json.dumps(config.to_dict()))
+    for section, key in [
+        ("method", "distance_in"),
+        ("method", "distance_pairs"),
+        ("method", "root_distance"),
+        ("method", "slope_weight"),
+        ("optimizer", "final_factor"),
+    ]:
+        del stored[section][key]
+    assert resolve(of_this_version(stored)) == config
 
 
 def test_a_resolved_config_is_left_alone():
