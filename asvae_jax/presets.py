@@ -186,6 +186,7 @@ def images(
     if shape is not None:
         data["shape"] = tuple(shape)
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
+    # The bound on the codes' slope is untried on images.
     recommended = _Recommended(stake=0.25, slope_weight=0.0, learning_rate=2 * learning_rate)
     scale = 1 / math.prod(data["shape"])
     method = _method(words, betas, introvae, recommended, scale=scale, latent_dim=latent_dim)

@@ -71,14 +71,14 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         },
         "codes of any slope": {"method.slope_weight": 0.0},
         "codes of any slope, rate 4e-4": _ANY_SLOPE,
-        "the same, D a constant 1": {**_CONSTANT_D, **_ANY_SLOPE},
-        "the same, D itself, not its root": {"method.root_distance": False, **_ANY_SLOPE},
-        "the same, annealing linear over all steps": {
+        "codes of any slope, rate 4e-4; D a constant 1": {**_CONSTANT_D, **_ANY_SLOPE},
+        "codes of any slope, rate 4e-4; D itself, not its root": {"method.root_distance": False, **_ANY_SLOPE},
+        "codes of any slope, rate 4e-4; annealing linear over all steps": {
             "method.kl_schedule": "linear",
             "method.kl_rate": 1.0,
             **_ANY_SLOPE,
         },
-        "the same, Adam with 0, 0.999": {"optimizer.b2": 0.999, **_ANY_SLOPE},
+        "codes of any slope, rate 4e-4; Adam with 0, 0.999": {"optimizer.b2": 0.999, **_ANY_SLOPE},
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
