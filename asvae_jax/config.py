@@ -87,6 +87,7 @@ class AsIntroVae:
     w_dec: float
     squash_decoder_kl: bool
     slope_weight: float
+    slope_until: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,6 +370,8 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     if method["name"] == "asintrovae":
         without = dict(distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0)
         method = {**without, **method}
+        # The bound on the codes' slope used to last to the end.
+        method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
     return {**settings, "method": method, "optimizer": {"final_factor": 1.0, **settings["optimizer"]}}
 
 
@@ -561,6 +564,11 @@ def _check(config: Config) -> None:
         _require(
             method.kl_schedule != "none" or method.kl_rate == 0,
             f"method.kl_rate={method.kl_rate} has nothing to anneal if kl_schedule='none'; set it to 0.",
+        )
+        _require(
+            0 < method.slope_until <= 1 if method.slope_weight else method.slope_until == 0,
+            f"method.slope_until={method.slope_until} is the share of training.steps over which method.slope_weight="
+            f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
         )
         _require(
             method.statistic == "V" or data.batch_size >= 2,

@@ -268,11 +268,17 @@ def asintrovae(config: Config) -> Method:
             b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=setting.alpha,
         )  # fmt: skip
         if setting.slope_weight:
-            # The directions need only be independent of the real images, as the fake stream's noise is.
-            slope = losses.squared_slope(lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake)
             # Flat codes tell modes apart early on; later steep ones are to show a mode's own shape.
-            falling = setting.slope_weight * (1 - step / config.training.steps)
-            terms["slope"] = 0.5 * setting.scale * falling * jnp.mean(slope)
+            left = jnp.maximum(0.0, 1 - step / (setting.slope_until * config.training.steps))
+
+            def mean_slope() -> jax.Array:
+                # The directions need only be independent of the real images, as the fake stream's noise is.
+                means = lambda x: networks.encode(encoder, x).mean  # noqa: E731
+                return jnp.mean(losses.squared_slope(means, images, noise.eps_fake))
+
+            # Once it weighs nothing it need not be computed.
+            slope = jax.lax.cond(left > 0, mean_slope, lambda: jnp.zeros(()))
+            terms["slope"] = 0.5 * setting.scale * setting.slope_weight * left * slope
             loss += terms["slope"]
         within = 0.0 if outside else weight * setting.w_enc * d
         saturation = _saturation(setting, s.err_fake, c * kl_fake + within)

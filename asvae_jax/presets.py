@@ -37,8 +37,9 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0)
 _DISTANCE = dict(
-    kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True, slope_weight=0.0
-)
+    kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True, slope_weight=0.0,
+    slope_until=0.0,
+)  # fmt: skip
 _MEANS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
 )  # fmt: skip
@@ -80,12 +81,13 @@ class _Recommended(NamedTuple):
 
     Fields:
       stake: weight of D to the encoder; a decoder that plays for four times as much keeps all modes in sight.
-      slope_weight: `method.slope_weight`.
+      slope_weight, slope_until: of the method.
       learning_rate: at the first step.
     """
 
     stake: float
     slope_weight: float
+    slope_until: float
     learning_rate: float
 
 
@@ -129,7 +131,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
     batch_size = 512
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
-    recommended = _Recommended(stake=2.5, slope_weight=1e-3, learning_rate=6e-4)
+    recommended = _Recommended(stake=2.5, slope_weight=1e-3, slope_until=0.25, learning_rate=6e-4)
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
         dict(
@@ -187,7 +189,7 @@ def images(
         data["shape"] = tuple(shape)
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
     # The bound on the codes' slope is untried on images.
-    recommended = _Recommended(stake=0.25, slope_weight=0.0, learning_rate=2 * learning_rate)
+    recommended = _Recommended(stake=0.25, slope_weight=0.0, slope_until=0.0, learning_rate=2 * learning_rate)
     scale = 1 / math.prod(data["shape"])
     method = _method(words, betas, introvae, recommended, scale=scale, latent_dim=latent_dim)
     config = ConfigDict(
@@ -270,7 +272,8 @@ def _method(
     if words.reading == "recommended":
         # The bandwidth is a quarter of the mean squared distance of two standard normal codes, whatever Z.
         stake = recommended.stake
-        soft |= dict(bandwidth=latent_dim / 2, w_enc=stake, w_dec=4 * stake, slope_weight=recommended.slope_weight)
+        slope = dict(slope_weight=recommended.slope_weight, slope_until=recommended.slope_until)
+        soft |= dict(bandwidth=latent_dim / 2, w_enc=stake, w_dec=4 * stake, **slope)
     return {**soft, **READINGS[words.reading]}
 
 

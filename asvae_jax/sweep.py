@@ -18,6 +18,9 @@ from asvae_jax.run import Run
 SWEPT = ("b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "alpha")
 """Numbers of a method that may differ within one program. Words, shapes and all other sections may not."""
 
+# All members are at one step: a branch that depends on it alone is taken or left, not computed and thrown away.
+_AXES = update.TrainState(step=None, params=0, opt_state=0, ema=0, key=0)  # type: ignore[arg-type]
+
 # (step, {"raw": params, "ema": params}), each leaf [members, ...]
 Watch = Callable[[int, dict[str, Any]], None]
 
@@ -57,7 +60,8 @@ def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Wa
     members = over_members(len(configs))
     numbers = jax.device_put(_numbers(configs), members)
     keys = jnp.stack([jax.random.key(config.seed) for config in configs])
-    state = jax.jit(jax.vmap(lambda key: update.init_state(first, key)), out_shardings=members)(keys)
+    initial = jax.vmap(lambda key: update.init_state(first, key), out_axes=_AXES)
+    state = jax.jit(initial, out_shardings=_shardings(members))(keys)
     run_method = _compiled_steps(first, members)
     run_warmup = _compiled_steps(first, members, warmup=True) if training.warmup_steps else run_method
     for step in range(0, training.steps, training.steps_per_dispatch):
@@ -89,7 +93,16 @@ def _compiled_steps(config: Config, members: NamedSharding, *, warmup: bool = Fa
         steps = update.make_toy_steps(own.warmup() if warmup else own)
         return steps(state, config.training.steps_per_dispatch)[0]
 
-    return jax.jit(jax.vmap(one), donate_argnums=0, in_shardings=(members, members), out_shardings=members)
+    states = _shardings(members)
+    return jax.jit(
+        jax.vmap(one, in_axes=(_AXES, 0), out_axes=_AXES),
+        donate_argnums=0, in_shardings=(states, members), out_shardings=states,
+    )  # fmt: skip
+
+
+def _shardings(members: NamedSharding) -> update.TrainState:
+    everywhere = NamedSharding(members.mesh, PartitionSpec())
+    return update.TrainState(*(everywhere if axis is None else members for axis in _AXES))
 
 
 def _numbers(configs: Sequence[Config]) -> dict[str, jax.Array]:

@@ -197,10 +197,19 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "distance_pairs"),
         ("method", "root_distance"),
         ("method", "slope_weight"),
+        ("method", "slope_until"),
         ("optimizer", "final_factor"),
     ]:
         del stored[section][key]
     assert resolve(of_this_version(stored)) == config
+
+
+def test_bound_of_an_older_version_lasted_to_the_end():
+    config = resolve(raw("asintrovae,recommended"))
+    stored = json.loads(json.dumps(config.to_dict()))
+    del stored["method"]["slope_until"]
+    method = resolve(of_this_version(stored)).method
+    assert method == dataclasses.replace(config.method, slope_until=1.0)
 
 
 def test_a_resolved_config_is_left_alone():
@@ -318,6 +327,16 @@ def test_whole_numbers_are_taken_for_numbers():
             "asintrovae",
             dict(method__kl_schedule="constant"),
             r"method\.kl_rate=5\.0 is the KL weight itself .* must lie in \[0, 1\]",
+        ),
+        (
+            "asintrovae",
+            dict(method__slope_weight=0.1),
+            r"method\.slope_until=0\.0 is the share of training\.steps over which method\.slope_weight=0\.1 falls",
+        ),
+        (
+            "asintrovae,recommended",
+            dict(method__slope_weight=0.0),
+            r"method\.slope_until=0\.25 is the share .* be 0 for a weight of 0",
         ),
         (
             "asintrovae",
@@ -446,10 +465,14 @@ OTHER_VALUES = dict(
     distance_in="loss", distance_pairs="real_fake", root_distance=True, squash_distance=False,
     over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
     over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True, slope_weight=3.0,
+    slope_until=0.8,
 )  # fmt: skip
 STEP = 1
 # What a value needs to act, and what a method needs for its hinges and exponentials not to have run dry.
-NEEDS = dict(bandwidth=dict(kernel="product"), critic_steps=dict(critic_steps=2), margin=dict(margin=30.0))
+NEEDS = dict(
+    bandwidth=dict(kernel="product"), critic_steps=dict(critic_steps=2), margin=dict(margin=30.0),
+    slope_weight=dict(slope_weight=1.0, slope_until=0.5), slope_until=dict(slope_weight=1.0, slope_until=0.5),
+)  # fmt: skip
 ALIVE = dict(sintrovae=dict(b_neg=0.1), asintrovae=dict(b_neg=0.1))
 ACTING = [(name, f.name) for name in METHODS for f in dataclasses.fields(METHOD_SETTINGS[name]) if f.name != "name"]
 

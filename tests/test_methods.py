@@ -410,7 +410,7 @@ def test_a_constant_distance_gates_and_moves_nothing():
 
 
 def test_slope_of_the_codes_reaches_the_encoder_alone():
-    config = toy_config("asintrovae", slope_weight=0.4)
+    config = toy_config("asintrovae", slope_weight=0.4, slope_until=0.5)
     step = config.training.steps // 4
     state, images, noise = toy_inputs(config)
     encoder, networks = state.params["encoder"], make_networks(config)
@@ -420,12 +420,19 @@ def test_slope_of_the_codes_reaches_the_encoder_alone():
     )
     jacobians = jax.vmap(jax.jacrev(lambda x: networks.encode(encoder, x[None]).mean[0]))(images)
     along = jnp.einsum("bz,bzd->bd", noise.eps_fake, jacobians)
-    # Half of the pixel's size times the weight, of which three quarters are left.
-    term = 0.5 * 0.5 * (0.75 * 0.4) * jnp.mean(jnp.sum(along**2, axis=1))
+    # Half of the pixel's size times the weight, of which half is left.
+    term = 0.5 * 0.5 * (0.5 * 0.4) * jnp.mean(jnp.sum(along**2, axis=1))
     assert with_term.metrics["encoder/slope"] == pytest.approx(float(term), rel=1e-4)
     assert with_term.loss == pytest.approx(float(without.loss + term), rel=1e-5)
     of_encoder, of_decoder, _ = encoder_terms(config, only=["encoder/slope"])["encoder/slope"]
     assert not is_zero(of_encoder) and is_zero(of_decoder)
+
+
+def test_slope_of_the_codes_is_free_once_the_bound_has_fallen():
+    config = toy_config("asintrovae", slope_weight=0.4, slope_until=0.5)
+    half = config.training.steps // 2
+    slopes = [float(readings(config, step)[0]["encoder/slope"]) for step in (half - 1, half, half + 1)]
+    assert slopes[0] > 0 and slopes[1:] == [0, 0]
 
 
 def test_root_of_the_distance_is_the_distance_itself():

@@ -16,7 +16,8 @@ Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0}
-_ANY_SLOPE = {"method.slope_weight": 0.0, "optimizer.learning_rate": 4e-4}
+_ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
+_ANY_SLOPE_SLOWER = {**_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
 _GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,released": {
@@ -69,16 +70,18 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "optimizer.final_factor": 1.0,
             "optimizer.milestone_steps": presets.TOY_MILESTONES,
         },
-        "codes of any slope": {"method.slope_weight": 0.0},
-        "codes of any slope, rate 4e-4": _ANY_SLOPE,
-        "codes of any slope, rate 4e-4; D a constant 1": {**_CONSTANT_D, **_ANY_SLOPE},
-        "codes of any slope, rate 4e-4; D itself, not its root": {"method.root_distance": False, **_ANY_SLOPE},
+        "codes of any slope": _ANY_SLOPE,
+        "codes of any slope, rate 4e-4": _ANY_SLOPE_SLOWER,
+        "codes of any slope, rate 4e-4; D a constant 1": {**_CONSTANT_D, **_ANY_SLOPE_SLOWER},
+        "codes of any slope, rate 4e-4; D itself, not its root": {"method.root_distance": False, **_ANY_SLOPE_SLOWER},
         "codes of any slope, rate 4e-4; annealing linear over all steps": {
             "method.kl_schedule": "linear",
             "method.kl_rate": 1.0,
-            **_ANY_SLOPE,
+            **_ANY_SLOPE_SLOWER,
         },
-        "codes of any slope, rate 4e-4; Adam with 0, 0.999": {"optimizer.b2": 0.999, **_ANY_SLOPE},
+        "codes of any slope, rate 4e-4; Adam with 0, 0.999": {"optimizer.b2": 0.999, **_ANY_SLOPE_SLOWER},
+        "codes of bounded slope to the end": {"method.slope_until": 1.0},
+        "codes of bounded slope half way": {"method.slope_until": 0.5},
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
