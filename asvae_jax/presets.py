@@ -131,7 +131,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
     batch_size = 512
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
-    recommended = _Recommended(stake=2.5, slope_weight=1e-3, slope_until=0.25, learning_rate=6e-4)
+    recommended = _Recommended(stake=2.5, slope_weight=1e-3, slope_until=0.5, learning_rate=6e-4)
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
         dict(

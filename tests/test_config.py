@@ -336,7 +336,7 @@ def test_whole_numbers_are_taken_for_numbers():
         (
             "asintrovae,recommended",
             dict(method__slope_weight=0.0),
-            r"method\.slope_until=0\.25 is the share .* be 0 for a weight of 0",
+            r"method\.slope_until=0\.5 is the share .* be 0 for a weight of 0",
         ),
         (
             "asintrovae",

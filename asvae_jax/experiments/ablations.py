@@ -81,7 +81,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         },
         "codes of any slope, rate 4e-4; Adam with 0, 0.999": {"optimizer.b2": 0.999, **_ANY_SLOPE_SLOWER},
         "codes of bounded slope to the end": {"method.slope_until": 1.0},
-        "codes of bounded slope half way": {"method.slope_until": 0.5},
+        "codes of bounded slope for a quarter of the steps": {"method.slope_until": 0.25},
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
