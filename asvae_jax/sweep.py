@@ -102,7 +102,7 @@ def _compiled_steps(config: Config, members: NamedSharding, *, warmup: bool = Fa
 
 def _shardings(members: NamedSharding) -> update.TrainState:
     everywhere = NamedSharding(members.mesh, PartitionSpec())
-    return update.TrainState(*(everywhere if axis is None else members for axis in _AXES))
+    return update.TrainState._make(everywhere if axis is None else members for axis in _AXES)
 
 
 def _numbers(configs: Sequence[Config]) -> dict[str, jax.Array]:
