@@ -175,9 +175,11 @@ class FolderData(PhotographData):
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """Adam for both networks; the rate is multiplied by `milestone_factor` at each of `milestone_steps` and falls
-    linearly over `training.steps` to `final_factor` of itself, 1 for not at all; `clip_norm` 0 clips nothing."""
+    linearly over `training.steps` to `final_factor` of itself, 1 for not at all. The encoder (or critic) moves at
+    `encoder_factor` times that rate (two time scales: arXiv 1706.08500). `clip_norm` 0 clips nothing."""
 
     learning_rate: float
+    encoder_factor: float
     b1: float
     b2: float
     milestone_steps: tuple[int, ...]
@@ -372,7 +374,8 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
         method = {**without, **method}
         # The bound on the codes' slope used to last to the end.
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
-    return {**settings, "method": method, "optimizer": {"final_factor": 1.0, **settings["optimizer"]}}
+    optimizer = {"final_factor": 1.0, "encoder_factor": 1.0, **settings["optimizer"]}
+    return {**settings, "method": method, "optimizer": optimizer}
 
 
 def resolve_data(values: Mapping[str, Any]) -> ImageData:
@@ -492,7 +495,7 @@ def _check(config: Config) -> None:
         "training.log_every_steps": training.log_every_steps,
         "training.max_skipped_steps": training.max_skipped_steps, "checkpoint.every_steps": checkpoint.every_steps,
         "checkpoint.keep_last": checkpoint.keep_last, "ema.half_life_images": ema.half_life_images,
-        "optimizer.learning_rate": optimizer.learning_rate,
+        "optimizer.learning_rate": optimizer.learning_rate, "optimizer.encoder_factor": optimizer.encoder_factor,
         "evaluation.samples": evaluation.samples, "evaluation.batch_size": config.chunk_size,
     }  # fmt: skip
     for path, value in positive.items():

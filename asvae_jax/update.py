@@ -221,7 +221,7 @@ def _move(config: Config, gradient: Any, state: TrainState, name: str) -> tuple[
     The rate follows `state.step`, not the network's own updates, of which a WGAN-GP generator has fewer.
     """
     direction, opt_state = _make_optimizer(config).update(gradient, state.opt_state[name], state.params[name])
-    rate = _learning_rate(config, state.step)
+    rate = _learning_rate(config, state.step) * (config.optimizer.encoder_factor if name == "encoder" else 1.0)
     return optax.apply_updates(state.params[name], jax.tree.map(lambda d: -rate * d, direction)), opt_state
 
 

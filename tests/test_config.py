@@ -199,6 +199,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "slope_weight"),
         ("method", "slope_until"),
         ("optimizer", "final_factor"),
+        ("optimizer", "encoder_factor"),
     ]:
         del stored[section][key]
     assert resolve(of_this_version(stored)) == config
@@ -286,6 +287,7 @@ def test_whole_numbers_are_taken_for_numbers():
         # Ranges
         ("vae", dict(data__batch_size=0), r"data\.batch_size must be positive, got 0"),
         ("vae", dict(optimizer__learning_rate=0.0), r"optimizer\.learning_rate must be positive"),
+        ("vae", dict(optimizer__encoder_factor=0.0), r"optimizer\.encoder_factor must be positive, got 0\.0"),
         ("vae", dict(optimizer__final_factor=1.5), r"optimizer\.final_factor must lie in \[0, 1\], got 1\.5"),
         ("vae", dict(evaluation__samples=-5), r"evaluation\.samples must be positive, got -5"),
         ("vae", dict(method__b_kl=-1.0), r"method\.b_kl must not be negative, got -1\.0"),

@@ -238,6 +238,17 @@ def test_rate_falls_at_its_milestones_or_linearly(fall, rates):
     assert lengths == pytest.approx(rates, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["vae", "sintrovae"])
+def test_encoder_moves_at_its_own_multiple_of_the_rate(name):
+    config = toy_config(name, optimizer__encoder_factor=4.0)
+    state, images, noise = toy_inputs(config)
+    new, _ = jax.jit(make_update(config))(state, images, noise)
+    moves = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), new.params, state.params)
+    furthest = {network: max(jax.tree.leaves(moves[network])) for network in moves}
+    # Adam's first move is the rate itself.
+    assert furthest == pytest.approx({"encoder": 8e-4, "decoder": 2e-4}, rel=1e-2)
+
+
 # Several steps, many devices
 
 
