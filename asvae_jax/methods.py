@@ -273,8 +273,10 @@ def asintrovae(config: Config) -> Method:
 
             def mean_slope() -> jax.Array:
                 # The directions need only be independent of the real images, as the fake stream's noise is.
-                means = lambda x: networks.encode(encoder, x).mean  # noqa: E731
-                return jnp.mean(losses.squared_slope(means, images, noise.eps_fake))
+                slopes = losses.squared_slope(
+                    lambda x: networks.encode(encoder, x).mean, images, directions=noise.eps_fake
+                )
+                return jnp.mean(slopes)
 
             # Once it weighs nothing it need not be computed.
             slope = jax.lax.cond(left > 0, mean_slope, lambda: jnp.zeros(()))
