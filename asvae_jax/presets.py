@@ -82,14 +82,13 @@ class _Recommended(NamedTuple):
     Fields:
       stake: weight of D to the encoder; a decoder that plays for four times as much keeps all modes in sight.
       slope_weight, slope_until: of the method.
-      learning_rate, encoder_factor: of the optimizer.
+      learning_rate: at the first step.
     """
 
     stake: float
     slope_weight: float
     slope_until: float
     learning_rate: float
-    encoder_factor: float
 
 
 _PHOTOGRAPHS = dict(flip=True, crop="none", resize="bilinear")
@@ -132,7 +131,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
     batch_size = 512
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
-    recommended = _Recommended(stake=2.5, slope_weight=1e-3, slope_until=0.5, learning_rate=6e-4, encoder_factor=3.0)
+    recommended = _Recommended(stake=2.5, slope_weight=1e-3, slope_until=0.5, learning_rate=6e-4)
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
         dict(
@@ -190,9 +189,7 @@ def images(
         data["shape"] = tuple(shape)
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
     # The bound on the codes' slope is untried on images.
-    recommended = _Recommended(
-        stake=0.25, slope_weight=0.0, slope_until=0.0, learning_rate=2 * learning_rate, encoder_factor=1.0
-    )  # fmt: skip
+    recommended = _Recommended(stake=0.25, slope_weight=0.0, slope_until=0.0, learning_rate=2 * learning_rate)
     scale = 1 / math.prod(data["shape"])
     method = _method(words, betas, introvae, recommended, scale=scale, latent_dim=latent_dim)
     config = ConfigDict(
@@ -302,8 +299,7 @@ def _optimizer(
     elif words.reading == "recommended":
         # Momentum carries a game past its equilibrium. How far it swings about it goes with the rate, how sharply modes
         # are parted with the sum of all rates: a high one at first, that falls without a jump.
-        rates = dict(learning_rate=recommended.learning_rate, encoder_factor=recommended.encoder_factor)
-        adam = dict(**rates, b1=0.0, b2=0.99)
+        adam |= dict(learning_rate=recommended.learning_rate, b1=0.0, b2=0.99)
         milestone_steps, final_factor = (), 0.02
     return dict(
         **adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, final_factor=final_factor, clip_norm=0.0

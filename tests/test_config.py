@@ -171,7 +171,6 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
     assert resolve(digits("asintrovae,recommended")).method.slope_weight == 0
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
-    assert optimizer.encoder_factor > 1 == resolve(digits("asintrovae,recommended")).optimizer.encoder_factor
     assert (
         optimizer.milestone_steps == ()
         and optimizer.final_factor < 1 == resolve(raw("asintrovae")).optimizer.final_factor
