@@ -195,7 +195,7 @@ def test_inception_measures_the_papers_sets_where_its_weights_are(configs, tmp_p
 def test_runs_stand_for_cells_and_what_they_lack_is_shown(configs, workdir, no_training, tmp_path, capsys):
     given = [workdir / "digits" / name for name in ("vae-t4-s0", "vae-t4-s1", "sintrovae-t4-s1")]
     page = command(capsys, "table", 3, "--runs", *given, "--configs", configs, "--out", tmp_path)
-    assert "`python -m asvae_jax table 3 --sets digits --methods vae sintrovae --seeds 0 1`" in page
+    assert f"`python -m asvae_jax table 3 --sets digits --methods vae sintrovae --seeds 0 1 --out {tmp_path}`" in page
     assert "seeds" not in row(page, "VAE")[0] and row(page, "S-IntroVAE")[0].endswith(", 1 of 2 seeds")
     assert "- digits sintrovae seed 0: not among the runs given" in page
     assert row(page, "S-IntroVAE")[0].startswith(f"{stored(workdir, 'sintrovae', 1)['ema']['psnr']:.4g} [")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from asvae_jax.commands.arguments import count
 from asvae_jax.config import IMAGE_SETS
+from asvae_jax.experiments.report import OUT
 from asvae_jax.terminal import keep_compiled_programs
 
 _TABLES = {
@@ -48,9 +49,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--configs", type=Path, default=Path("configs"), help="folder of the config files (default: configs)"
     )
-    command.add_argument(
-        "--out", type=Path, default=Path("docs/results"), help="folder to write to (default: docs/results)"
-    )
+    command.add_argument("--out", type=Path, default=OUT, help=f"folder to write to (default: {OUT})")
 
 
 def _table(arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asvae_jax.commands.arguments import count
 from asvae_jax.config import TOY_LIMITS, check_word
+from asvae_jax.experiments.report import OUT, writing_to
 from asvae_jax.experiments.toy_cells import Budget, Cell
 from asvae_jax.presets import TABLE1_BETAS
 from asvae_jax.terminal import keep_compiled_programs
@@ -32,7 +33,7 @@ def add(tables, figures) -> None:
     gradients.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     gradients.add_argument("--steps", type=count, default=5_000, help="training steps (default: 5,000)")
     gradients.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
-    gradients.add_argument("--out", type=Path, default=Path("docs/results"), help="folder (default: docs/results)")
+    gradients.add_argument("--out", type=Path, default=OUT, help=f"folder (default: {OUT})")
     gradients.set_defaults(command=_gradients)
 
 
@@ -51,7 +52,7 @@ def _add_cell_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=count, default=20_000, help="training steps (default: 20,000)")
     command.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
     command.add_argument("--together", type=count, help="runs in one program (default: what pays on these devices)")
-    command.add_argument("--out", type=Path, default=Path("docs/results"), help="folder (default: docs/results)")
+    command.add_argument("--out", type=Path, default=OUT, help=f"folder (default: {OUT})")
     command.add_argument("--workdir", type=Path, default=Path("runs/toys"), help="of samples (default: runs/toys)")
 
 
@@ -126,4 +127,4 @@ def _command(name: str, arguments: argparse.Namespace) -> str:
     for option in ("betas", "toys", "variants"):
         if getattr(arguments, option, None) is not None:
             words.append(" ".join([f"--{option}", *getattr(arguments, option)]))
-    return " ".join(["python -m asvae_jax", name, *words])
+    return writing_to(arguments.out, " ".join(["python -m asvae_jax", name, *words]))

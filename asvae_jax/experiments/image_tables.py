@@ -19,7 +19,7 @@ from asvae_jax.experiments.image_runs import (
     title,
     training_seconds,
 )
-from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section
+from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
 from asvae_jax.metrics.intervals import Interval
 
 
@@ -115,7 +115,7 @@ def command_line(words: str, request: Request, methods: Sequence[str], seeds: Se
 
 def _write(number: int, runs: ImageRuns, out: Path) -> str:
     table, groups = TABLES[number], {data: runs.groups(data) for data in runs.request.sets}
-    command = command_line(f"table {number}", runs.request, table.methods, SEEDS)
+    command = writing_to(out, command_line(f"table {number}", runs.request, table.methods, SEEDS))
     text = _page(table, runs, groups, command)
     name = f"table{number}"
     write_section(out / f"{name}.md", name, text)

@@ -12,6 +12,14 @@ from PIL import Image
 from asvae_jax.errors import StorageError
 from asvae_jax.figures import png_bytes
 
+OUT = Path("docs/results")
+"""Where tables and figures go unless told otherwise."""
+
+
+def writing_to(out: Path, command: str) -> str:
+    """`command` with the option that makes it write to `out`, if it needs one."""
+    return command if out == OUT else f"{command} --out {out}"
+
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
