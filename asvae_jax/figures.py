@@ -47,14 +47,14 @@ def sheet_columns(shape: tuple[int, ...]) -> int:
 
 
 def image_sheet(rows: Mapping[str, np.ndarray], title: str) -> Image.Image:
-    """Labelled images [N, H, W, C] in [0, 1], `sheet_columns` of them in a row."""
+    """Labelled images [N, H, W, C] in [0, 1], `sheet_columns` of them in a row, as wide as they and the title need."""
     strips = {
         name: image_grid(images, columns=min(len(images), sheet_columns(images.shape[1:])))
         for name, images in rows.items()
     }
     font = ImageFont.load_default(size=16)
     margin = 16 + max(round(font.getlength(name)) for name in strips)
-    width = margin + max(strip.width for strip in strips.values())
+    width = margin + max(*(strip.width for strip in strips.values()), _GAP + math.ceil(font.getlength(title)) + 8)
     height = 32 + sum(strip.height for strip in strips.values())
     picture = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(picture)
