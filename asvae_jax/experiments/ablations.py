@@ -89,6 +89,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
+        "moving average over three times as many images": {"ema.ramp_up": 0.15},
         **_GATE,
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",
