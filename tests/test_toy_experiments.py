@@ -80,9 +80,6 @@ def test_a_table_trains_what_is_missing_and_nothing_else(table, trained, tmp_pat
     table(*SMALL, "--seeds", 0, 1)
     assert trained[4:] == [[1]] * 4
     assert len((tmp_path / "toys.jsonl").read_text().splitlines()) == 8
-    # The printed command leads to this very page.
-    options = "--steps 20 --batch-size 32 --seeds 0 --betas c1 --toys rings --variants vae asintrovae,released"
-    assert f"`python -m asvae_jax table 1 {options} --out {tmp_path}`" in first
 
 
 def test_seeds_and_betas_share_programs(table, trained):

@@ -17,8 +17,9 @@ OUT = Path("docs/results")
 
 
 def writing_to(out: Path, command: str) -> str:
-    """`command` with the option that makes it write to `out`, if it needs one."""
-    return command if out == OUT else f"{command} --out {out}"
+    """`command` with the option that makes it write to `out`, if it needs one. An absolute folder is one machine's own
+    and is left out."""
+    return command if out == OUT or out.is_absolute() else f"{command} --out {out}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
