@@ -212,8 +212,8 @@ def test_runs_stand_for_cells_and_what_they_lack_is_shown(configs, workdir, no_t
 def test_the_command_leads_to_the_folder_of_its_page(configs, workdir, no_training, tmp_path, monkeypatch, capsys):
     given = [workdir / "digits" / "vae-t4-s0"]
     monkeypatch.chdir(tmp_path)
-    page = command(capsys, "table", 3, "--runs", *given, "--configs", configs, "--out", "pages/few")
-    assert page.startswith(Path("pages/few/table3.md").read_text().splitlines()[1])
+    command(capsys, "table", 3, "--runs", *given, "--configs", configs, "--out", "pages/few")
+    page = Path("pages/few/table3.md").read_text()
     assert "`python -m asvae_jax table 3 --sets digits --methods vae --seeds 0 --out pages/few`" in page
 
 
