@@ -1,4 +1,4 @@
-"""What all tests share: four virtual CPU devices, a compilation cache, and float64 on demand."""
+"""What tests share: four virtual CPU devices, a compilation cache and, on demand, float64 or a place for originals."""
 
 import os
 from pathlib import Path
@@ -29,3 +29,9 @@ def x64():
     """float64 within one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def originals(tmp_path) -> Path:
+    """Where a test puts original files."""
+    return tmp_path / "originals"
