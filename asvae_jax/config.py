@@ -85,6 +85,7 @@ class AsIntroVae:
     over_dims_decoder: Literal["mean", "sum"]
     w_enc: float
     w_dec: float
+    balance_pulls: bool
     squash_decoder_kl: bool
     slope_weight: float
     slope_until: float
@@ -176,10 +177,12 @@ class FolderData(PhotographData):
 class Optimizer:
     """Adam for both networks; the rate is multiplied by `milestone_factor` at each of `milestone_steps` and falls
     linearly over `training.steps` to `final_factor` of itself, 1 for not at all. The encoder (or critic) moves at
-    `encoder_factor` times that rate (two time scales: arXiv 1706.08500). `clip_norm` 0 clips nothing."""
+    `encoder_factor` times that rate (two time scales: arXiv 1706.08500), towards which it rises linearly from the
+    decoder's own over the first `encoder_rise` of the steps, 0 for at once. `clip_norm` 0 clips nothing."""
 
     learning_rate: float
     encoder_factor: float
+    encoder_rise: float
     b1: float
     b2: float
     milestone_steps: tuple[int, ...]
@@ -370,11 +373,14 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as an older version stored them, with those that it had no choice in."""
     method = dict(settings["method"])
     if method["name"] == "asintrovae":
-        without = dict(distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0)
+        without = dict(
+            distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
+            balance_pulls=False,
+        )  # fmt: skip
         method = {**without, **method}
         # The bound on the codes' slope used to last to the end.
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
-    optimizer = {"final_factor": 1.0, "encoder_factor": 1.0, **settings["optimizer"]}
+    optimizer = {"final_factor": 1.0, "encoder_factor": 1.0, "encoder_rise": 0.0, **settings["optimizer"]}
     return {**settings, "method": method, "optimizer": optimizer}
 
 
@@ -530,6 +536,13 @@ def _check(config: Config) -> None:
     _require(
         0 <= optimizer.final_factor <= 1, f"optimizer.final_factor must lie in [0, 1], got {optimizer.final_factor}."
     )
+    _require(
+        0 <= optimizer.encoder_rise <= 1, f"optimizer.encoder_rise must lie in [0, 1], got {optimizer.encoder_rise}."
+    )
+    _require(
+        not (optimizer.encoder_rise and optimizer.encoder_factor == 1),
+        f"optimizer.encoder_rise={optimizer.encoder_rise} has nothing to rise to if encoder_factor=1; set it to 0.",
+    )
     for step in optimizer.milestone_steps:
         _require(
             0 < step < training.steps,
@@ -572,6 +585,10 @@ def _check(config: Config) -> None:
             0 < method.slope_until <= 1 if method.slope_weight else method.slope_until == 0,
             f"method.slope_until={method.slope_until} is the share of training.steps over which method.slope_weight="
             f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
+        )
+        _require(
+            not (method.balance_pulls and method.kernel == "constant"),
+            "method.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False.",
         )
         _require(
             method.statistic == "V" or data.batch_size >= 2,

@@ -30,6 +30,8 @@ _SATURATED = 1e-6
 # A code dimension whose mean varies less over the batch carries nothing (Burda et al., arXiv 1509.00519).
 _ACTIVE_VARIANCE = 0.01
 _ROOT_EPSILON = 1e-6
+# Keeps a quotient of pulls finite where codes do not change with their images at all.
+_PULL_EPSILON = 1e-12
 
 
 class StepNoise(NamedTuple):
@@ -289,10 +291,23 @@ def asintrovae(config: Config) -> Method:
 
     def decoder_loss(encoder, decoder, images, z, noise, step):
         s = decoder_streams(networks, encoder, decoder, images, z, noise)
-        judged = [squash(q) if setting.squash_decoder_kl else q for q in (s.q_rec, s.q_fake)]
-        kl_rec, kl_fake = map(kl_to_standard_normal, judged)
+
+        def judged_kl(q: Gaussian) -> jax.Array:
+            return kl_to_standard_normal(squash(q) if setting.squash_decoder_kl else q)
+
+        def distance_to(q_fake: Gaussian) -> jax.Array:
+            return distance(s._replace(q_fake=q_fake), setting.over_pairs_decoder, setting.over_dims_decoder)
+
+        kl_rec, kl_fake, d = judged_kl(s.q_rec), judged_kl(s.q_fake), distance_to(s.q_fake)
         c, weight = kl_and_distance_weights(step)
-        d = distance(s, setting.over_pairs_decoder, setting.over_dims_decoder)
+        if setting.balance_pulls:
+            unit = 1.0 if outside else 0.5 * setting.b_kl
+            of_kl, of_distance = _pulls(
+                lambda x: networks.encode(encoder, x),
+                networks.decode(decoder, noise.prior),
+                [lambda q: 0.5 * setting.b_kl * jnp.mean(judged_kl(q)), lambda q: unit * distance_to(q)],
+            )
+            weight *= of_kl / (of_distance + _PULL_EPSILON)
         objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
         return objective(
             s.err_real, kl_rec, kl_fake, d, c, *_redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
@@ -300,6 +315,15 @@ def asintrovae(config: Config) -> Method:
         )  # fmt: skip
 
     return Method(encoder_loss, decoder_loss)
+
+
+def _pulls(
+    encode: Callable[[jax.Array], Gaussian], images: jax.Array, objectives: list[Callable[[Gaussian], jax.Array]]
+) -> list[jax.Array]:
+    """How hard each function of their codes pulls at the images: the norm of its gradient by them all, a constant."""
+    q, back = jax.vjp(encode, stop_gradient(images))
+    gradients = [back(jax.grad(objective)(q))[0] for objective in objectives]
+    return [stop_gradient(jnp.sqrt(jnp.sum(jnp.square(gradient)))) for gradient in gradients]
 
 
 def wgan_gp(config: Config) -> Method:

@@ -215,13 +215,21 @@ def _learning_rate(config: Config, step: jax.Array) -> jax.Array:
     return fall(step) * optax.piecewise_constant_schedule(setting.learning_rate, milestones)(step)
 
 
+def _encoder_factor(config: Config, step: jax.Array) -> jax.typing.ArrayLike:
+    setting = config.optimizer
+    if not setting.encoder_rise:
+        return setting.encoder_factor
+    share = jnp.minimum(step / (setting.encoder_rise * config.training.steps), 1.0)
+    return 1 + (setting.encoder_factor - 1) * share
+
+
 def _move(config: Config, gradient: Any, state: TrainState, name: str) -> tuple[Any, Any]:
     """(parameters, optimiser state) of one network after its update.
 
     The rate follows `state.step`, not the network's own updates, of which a WGAN-GP generator has fewer.
     """
     direction, opt_state = _make_optimizer(config).update(gradient, state.opt_state[name], state.params[name])
-    rate = _learning_rate(config, state.step) * (config.optimizer.encoder_factor if name == "encoder" else 1.0)
+    rate = _learning_rate(config, state.step) * (_encoder_factor(config, state.step) if name == "encoder" else 1.0)
     return optax.apply_updates(state.params[name], jax.tree.map(lambda d: -rate * d, direction)), opt_state
 
 

@@ -198,8 +198,10 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "root_distance"),
         ("method", "slope_weight"),
         ("method", "slope_until"),
+        ("method", "balance_pulls"),
         ("optimizer", "final_factor"),
         ("optimizer", "encoder_factor"),
+        ("optimizer", "encoder_rise"),
     ]:
         del stored[section][key]
     assert resolve(of_this_version(stored)) == config
@@ -288,6 +290,7 @@ def test_whole_numbers_are_taken_for_numbers():
         ("vae", dict(data__batch_size=0), r"data\.batch_size must be positive, got 0"),
         ("vae", dict(optimizer__learning_rate=0.0), r"optimizer\.learning_rate must be positive"),
         ("vae", dict(optimizer__encoder_factor=0.0), r"optimizer\.encoder_factor must be positive, got 0\.0"),
+        ("vae", dict(optimizer__encoder_rise=1.5), r"optimizer\.encoder_rise must lie in \[0, 1\], got 1\.5"),
         ("vae", dict(optimizer__final_factor=1.5), r"optimizer\.final_factor must lie in \[0, 1\], got 1\.5"),
         ("vae", dict(evaluation__samples=-5), r"evaluation\.samples must be positive, got -5"),
         ("vae", dict(method__b_kl=-1.0), r"method\.b_kl must not be negative, got -1\.0"),
@@ -329,6 +332,12 @@ def test_whole_numbers_are_taken_for_numbers():
             "asintrovae",
             dict(method__kl_schedule="constant"),
             r"method\.kl_rate=5\.0 is the KL weight itself .* must lie in \[0, 1\]",
+        ),
+        ("vae", dict(optimizer__encoder_rise=0.5), r"optimizer\.encoder_rise=0\.5 has nothing to rise to"),
+        (
+            "asintrovae",
+            dict(method__balance_pulls=True, method__kernel="constant"),
+            r"method\.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False",
         ),
         (
             "asintrovae",
@@ -467,7 +476,7 @@ OTHER_VALUES = dict(
     distance_in="loss", distance_pairs="real_fake", root_distance=True, squash_distance=False,
     over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
     over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True, slope_weight=3.0,
-    slope_until=0.8,
+    slope_until=0.8, balance_pulls=True,
 )  # fmt: skip
 STEP = 1
 # What a value needs to act, and what a method needs for its hinges and exponentials not to have run dry.

@@ -106,6 +106,16 @@ def test_a_cell_is_its_run(table, tmp_path):
     assert toy_figures(config, points)["kl"] == pytest.approx(record["ema"]["kl"], rel=0.02)
 
 
+def test_a_run_is_known_by_its_settings_whatever_it_was_called(table, tmp_path):
+    table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
+    results = Results(tmp_path / "toys.jsonl")
+    cell = Cell("8gaussians", "c1", "vae", (), 0)
+    beta = cell.config(BUDGET).optimizer.b1
+    renamed, other = (cell._replace(changes=(("optimizer.b1", b1),)) for b1 in (beta, beta / 2))
+    assert results.find(renamed, BUDGET) is results.find(cell, BUDGET) is not None
+    assert results.find(other, BUDGET) is None
+
+
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "train_together", _stops_after(1))
     with pytest.raises(KeyboardInterrupt):

@@ -15,9 +15,11 @@ BASES = ("asintrovae,released", "asintrovae,recommended")
 Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
-_CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0}
+_CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
-_ANY_SLOPE_SLOWER = {**_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
+_FIXED_D = {"method.balance_pulls": False, "method.w_dec": 10.0}
+_FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
+_FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
 _GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,released": {
@@ -43,10 +45,11 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
-        "D's weight 1 for the encoder, 4 for the decoder": {"method.w_enc": 1.0, "method.w_dec": 4.0},
-        "D's weight 10 for the encoder, 40 for the decoder": {"method.w_enc": 10.0, "method.w_dec": 40.0},
-        "D's weight 5 for both": {"method.w_enc": 5.0, "method.w_dec": 5.0},
-        "D's weight 10 for the encoder, 2.5 for the decoder": {"method.w_enc": 10.0, "method.w_dec": 2.5},
+        "D's weight 1 for the encoder": {"method.w_enc": 1.0},
+        "D's weight 10 for the encoder": {"method.w_enc": 10.0},
+        "D pulls as hard as KL": {"method.w_dec": 1.0},
+        "D pulls ten times as hard": {"method.w_dec": 10.0},
+        "D of fixed weight, 10 for the decoder": _FIXED_D,
         "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
@@ -56,15 +59,11 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "2,000 steps of warm-up": {"training.warmup_steps": 2_000},
         "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
         "D itself, not its root": {"method.root_distance": False},
-        "D itself, weight 10 for the encoder, 40 for the decoder": {
-            "method.root_distance": False,
-            "method.w_enc": 10.0,
-            "method.w_dec": 40.0,
-        },
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
         "Adam with 0, 0.999": {"optimizer.b2": 0.999},
         "constant rate": {"optimizer.final_factor": 1.0},
-        "the encoder at three times the rate": {"optimizer.encoder_factor": 3.0},
+        "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
+        "the encoder at three times the rate from the start": {"optimizer.encoder_rise": 0.0},
         "half the rate": {"optimizer.learning_rate": 3e-4},
         "constant rate of half, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
@@ -72,18 +71,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "optimizer.milestone_steps": presets.TOY_MILESTONES,
         },
         "codes of any slope": _ANY_SLOPE,
-        "codes of any slope, rate 4e-4": _ANY_SLOPE_SLOWER,
-        "codes of any slope, rate 4e-4; D a constant 1": {**_CONSTANT_D, **_ANY_SLOPE_SLOWER},
-        "codes of any slope, rate 4e-4; D itself, not its root": {
-            "method.root_distance": False,
-            **_ANY_SLOPE_SLOWER,
-        },
-        "codes of any slope, rate 4e-4; annealing linear over all steps": {
-            "method.kl_schedule": "linear",
-            "method.kl_rate": 1.0,
-            **_ANY_SLOPE_SLOWER,
-        },
-        "codes of any slope, rate 4e-4; Adam with 0, 0.999": {"optimizer.b2": 0.999, **_ANY_SLOPE_SLOWER},
         "codes of bounded slope to the end": {"method.slope_until": 1.0},
         "codes of bounded slope for a quarter of the steps": {"method.slope_until": 0.25},
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
@@ -102,6 +89,25 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "bandwidth fourfold": {"method.bandwidth": 4.0},
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
+        "fixed D, one rate": _FIXED_D_ONE_RATE,
+        "fixed D, three times the rate from the start": {**_FIXED_D, "optimizer.encoder_rise": 0.0},
+        "fixed D, one rate; bounded slope to the end": {**_FIXED_D_ONE_RATE, "method.slope_until": 1.0},
+        "fixed D, one rate; moving average over three times as many images": {
+            **_FIXED_D_ONE_RATE,
+            "ema.ramp_up": 0.15,
+        },
+        "fixed D, one rate; any slope, rate 4e-4": _FIXED_D_ANY_SLOPE,
+        "fixed D, one rate; any slope, rate 4e-4; D a constant 1": {**_FIXED_D_ANY_SLOPE, **_CONSTANT_D},
+        "fixed D, one rate; any slope, rate 4e-4; D itself, not its root": {
+            **_FIXED_D_ANY_SLOPE,
+            "method.root_distance": False,
+        },
+        "fixed D, one rate; any slope, rate 4e-4; annealing linear over all steps": {
+            **_FIXED_D_ANY_SLOPE,
+            "method.kl_schedule": "linear",
+            "method.kl_rate": 1.0,
+        },
+        "fixed D, one rate; any slope, rate 4e-4; Adam with 0, 0.999": {**_FIXED_D_ANY_SLOPE, "optimizer.b2": 0.999},
     },
 }
 """For each reading, the settings changed, by what a reader would call the change."""

@@ -79,28 +79,31 @@ class Cell(NamedTuple):
 class Results:
     """Finished cells as lines of JSON, one file for all tables; it only ever grows.
 
+    A run is known by its settings, whatever it was called when it was trained: what a preset says and what is a change
+    of it may move.
+
     Raises:
       DataError: if a line of the file cannot be read.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._records: dict[str, dict[str, Any]] = {}
+        self._by_settings: dict[str, dict[str, Any]] = {}
+        self._keys: set[str] = set()
         if path.exists():
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 try:
                     record = json.loads(line)
-                    self._records[record["key"]] = {**record, "settings": of_this_version(record["settings"])}
+                    self._remember({**record, "settings": of_this_version(record["settings"])})
                 except (ValueError, KeyError, TypeError) as error:
                     raise DataError(f"{path} line {number} is no finished cell ({error}); remove the line.") from error
 
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
         """The record of a cell: "raw" and "ema" figures, "curve", "seconds", "device", "versions", "commit"; None if
         it was never trained, or under other settings than today's."""
-        record = self._records.get(key(cell, budget))
-        if record is not None and record["settings"] != _plain(cell.config(budget)):
+        record = self._by_settings.get(_identity(_plain(cell.config(budget))))
+        if record is None and key(cell, budget) in self._keys:
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
-            return None
         return record
 
     def add(self, record: dict[str, Any]) -> None:
@@ -109,13 +112,21 @@ class Results:
         Raises:
           StorageError: if that fails.
         """
-        self._records[record["key"]] = record
+        self._remember(record)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written ({error}); see to space and rights.") from error
+
+    def _remember(self, record: dict[str, Any]) -> None:
+        self._by_settings[_identity(record["settings"])] = record
+        self._keys.add(record["key"])
+
+
+def _identity(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
 
 
 def key(cell: Cell, budget: Budget) -> str:
