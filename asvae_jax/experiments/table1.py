@@ -104,8 +104,8 @@ def about(found: Sequence[Row], budget: Budget, command: str) -> str:
     exception = f" (but for {', '.join(linear)}, whose rate falls linearly)" if linear else ""
     return (
         f"`{command}`\n\n"
-        f"{done} runs of {budget.steps:,} steps of {budget.batch_size} points, the last quarter at a tenth of the "
-        f"learning rate{exception}; 5,000 samples each.{partial} {hours:.1f} h in all on "
+        f"{done} run{'' if done == 1 else 's'} of {budget.steps:,} steps of {budget.batch_size} points, the last "
+        f"quarter at a tenth of the learning rate{exception}; 5,000 samples each.{partial} {hours:.1f} h in all on "
         f"{devices or 'no device yet'}.\n"
         "Each figure is the median over the seeds [smallest, largest]; the paper's own in brackets. "
         f"Fresh real points instead of samples score {_of_real_points(found, budget)}.\n"
