@@ -323,7 +323,7 @@ def _pulls(
     """How hard each function of their codes pulls at the images: the norm of its gradient by them all, a constant."""
     q, back = jax.vjp(encode, stop_gradient(images))
     gradients = [back(jax.grad(objective)(q))[0] for objective in objectives]
-    return [stop_gradient(jnp.sqrt(jnp.sum(jnp.square(gradient)))) for gradient in gradients]
+    return [stop_gradient(jnp.linalg.norm(gradient)) for gradient in gradients]
 
 
 def wgan_gp(config: Config) -> Method:

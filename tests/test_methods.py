@@ -403,8 +403,8 @@ def test_distance_between_real_and_fake_moves_the_encoder_by_both_and_the_decode
 
 @pytest.mark.parametrize(("where", "unit"), [("loss", 1.0), ("exponent", 0.5 * 0.3)])
 def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as_was_asked(networks, where, unit):
-    fixed = toy_config("asintrovae", distance_in=where, distance_pairs="real_fake", w_dec=1.0)
-    balanced = toy_config("asintrovae", distance_in=where, distance_pairs="real_fake", w_dec=5.0, balance_pulls=True)
+    config = partial(toy_config, "asintrovae", distance_in=where, distance_pairs="real_fake")
+    fixed, balanced, without = config(w_dec=1.0), config(w_dec=5.0, balance_pulls=True), config(w_dec=0.0)
     state, images, noise = toy_inputs(fixed)
     encoder = state.params["encoder"]
     fake = networks.decode(state.params["decoder"], noise.prior)
@@ -416,12 +416,10 @@ def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as
         codes = networks.encode(encoder, images), networks.encode(encoder, fake)
         return unit * as_distance(*codes, squash=True, over_dims="sum")
 
-    of_kl, of_distance = (jnp.sqrt(jnp.sum(jnp.square(jax.grad(pull)(fake)))) for pull in (kl, distance))
+    of_kl, of_distance = (jnp.linalg.norm(jax.grad(pull)(fake)) for pull in (kl, distance))
     term = "distance" if where == "loss" else "adversarial"
-    without = decoder_terms(toy_config("asintrovae", distance_in=where, distance_pairs="real_fake", w_dec=0.0))
-    one, asked = (
-        jax.tree.map(jnp.subtract, decoder_terms(config)[term][1], without[term][1]) for config in (fixed, balanced)
-    )
+    by_fixed, by_balanced, by_rest = (decoder_terms(c)[term][1] for c in (fixed, balanced, without))
+    one, asked = (jax.tree.map(jnp.subtract, by_all, by_rest) for by_all in (by_fixed, by_balanced))
     assert_close(asked, jax.tree.map(lambda g: 5 * of_kl / of_distance * g, one), rtol=1e-3)
 
 

@@ -261,7 +261,7 @@ def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, t
     names = ["figure3.png", "figure3-toys.png", "figure3-curves.png"]
     assert figure(capsys, tmp_path, "3", *options) == [str(tmp_path / name) for name in names]
     programs = len(trained)
-    [points] = (tmp_path / "w" / "samples").glob("25gaussians-own-vae-*-s0.npy")
+    [points] = (tmp_path / "w" / "samples").glob("25gaussians-vae-s0-*.npy")
     points.unlink()
     before = (tmp_path / "figure3-toys.png").read_bytes()
     figure(capsys, tmp_path, "3", *options)

@@ -1,6 +1,7 @@
 """Runs of 2-D toys as cells of a table: which are wanted, which are there already, and the training of the others,
 many at once."""
 
+import hashlib
 import json
 import logging
 import time
@@ -101,7 +102,7 @@ class Results:
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
         """The record of a cell: "raw" and "ema" figures, "curve", "seconds", "device", "versions", "commit"; None if
         it was never trained, or under other settings than today's."""
-        record = self._by_settings.get(_identity(_plain(cell.config(budget))))
+        record = self._by_settings.get(_identity(cell.config(budget).to_dict()))
         if record is None and key(cell, budget) in self._keys:
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
         return record
@@ -130,15 +131,10 @@ def _identity(settings: dict[str, Any]) -> str:
 
 
 def key(cell: Cell, budget: Budget) -> str:
-    """What a cell is called in files."""
+    """What a cell's record is called, for readers."""
     changes = "".join(f"-{path.rpartition('.')[2]}={value}" for path, value in cell.changes)
     variant = cell.variant.replace(",", "-")
     return f"{cell.toy}-{cell.betas}-{variant}{changes}-b{budget.batch_size}-t{budget.steps}-s{cell.seed}"
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """Settings as JSON gives them back."""
-    return json.loads(json.dumps(config.to_dict()))
 
 
 def train_missing(
@@ -157,7 +153,7 @@ def train_missing(
       cells: those wanted.
       budget: theirs.
       results: grows by what is trained.
-      samples: a folder for the points that each cell's averaged weights generate, KEY.npy, [N, 2] float16.
+      samples: a folder for the points that each run's averaged weights generate, [N, 2] float16.
       together: how many runs one program holds; None for as many as pay on these devices.
       with_samples: train a cell whose points are gone again.
       progress: is called after each program.
@@ -172,10 +168,9 @@ def train_missing(
         described = "; ".join(describe(cell) for config in configs for cell in missing[config])
         _log.info("program %d of %d: %s", number, len(programs), described)
         for config, (record, points) in zip(configs, _train(configs), strict=True):
-            for cell in missing[config]:
-                samples.mkdir(parents=True, exist_ok=True)
-                np.save(samples / f"{key(cell, budget)}.npy", points.astype(np.float16))
-                results.add({"key": key(cell, budget), **record})
+            samples.mkdir(parents=True, exist_ok=True)
+            np.save(_samples_path(config, samples), points.astype(np.float16))
+            results.add({"key": key(missing[config][0], budget), **record})
         progress()
 
 
@@ -187,8 +182,14 @@ def describe(cell: Cell) -> str:
 
 def read_samples(cell: Cell, budget: Budget, samples: Path) -> np.ndarray | None:
     """The points of a cell, [N, 2], or None if they are gone."""
-    path = samples / f"{key(cell, budget)}.npy"
+    path = _samples_path(cell.config(budget), samples)
     return np.load(path).astype(np.float32) if path.exists() else None
+
+
+def _samples_path(config: Config, samples: Path) -> Path:
+    """Points belong to settings as records do: those of another preset never stand in for today's."""
+    digest = hashlib.sha256(_identity(config.to_dict()).encode()).hexdigest()[:16]
+    return samples / f"{config.data.name}-{config.method.name}-s{config.seed}-{digest}.npy"
 
 
 def _together() -> int:
@@ -220,7 +221,7 @@ def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarr
             "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
             "versions": versions(),
             "commit": commit(),
-            "settings": _plain(config),
+            "settings": config.to_dict(),
         }
         yield record, points["ema"]
 
