@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvae_jax import distributed
-from asvae_jax.config import Config
+from asvae_jax.settings import Config
 from asvae_jax.train import TrainingData, fresh_state, program_memory
 
 _REPEATS = 20

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Checkpoint, Config
 from asvae_jax.errors import CheckpointError
 from asvae_jax.features.networks import is_figure
+from asvae_jax.settings import Checkpoint, Config
 from asvae_jax.update import TrainState
 
 _HIGHER_IS_BETTER = ("psnr", "ssim", "elbo", "precision", "recall", "density", "coverage", "modes_hit")

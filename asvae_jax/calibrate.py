@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from asvae_jax.config import Config, WganGp
 from asvae_jax.distributed import over_batch, replicated
 from asvae_jax.errors import NotFiniteError
 from asvae_jax.gaussians import sample
 from asvae_jax.models import make_networks, measure_statistics
+from asvae_jax.settings import Config, WganGp
 from asvae_jax.update import draw_noise
 
 # Statistics = {"encoder": ..., "decoder_prior": ..., "decoder_posterior": ...}; {} for networks without batch norm.

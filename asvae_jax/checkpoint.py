@@ -19,9 +19,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from asvae_jax.config import Checkpoint, Config, of_this_version
+from asvae_jax.config import of_this_version
 from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError
 from asvae_jax.provenance import commit, versions
+from asvae_jax.settings import Checkpoint, Config
 from asvae_jax.update import TrainState
 
 _log = logging.getLogger(__name__)

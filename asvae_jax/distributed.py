@@ -8,7 +8,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from asvae_jax.config import Config, ConfigError
+from asvae_jax.errors import ConfigError
+from asvae_jax.settings import Config
 
 _log = logging.getLogger(__name__)
 

@@ -7,6 +7,10 @@ EXIT_STORAGE = 4
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again to go on
 
 
+class ConfigError(ValueError):
+    """A request that cannot be carried out; the command line turns it into exit code 2."""
+
+
 class RunError(Exception):
     """A failure whose message says what to do; the command line prints it in one line and exits with `exit_code`."""
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvae_jax.calibrate import has_statistics
-from asvae_jax.config import BY_FEATURES, TOY_LIMITS, Config, ImageData, ImageEvaluation, ToyEvaluation, WganGp
 from asvae_jax.data import toys
 from asvae_jax.distributed import is_main_process
 from asvae_jax.examples import REAL_SEED, Examples, preview_examples
@@ -32,6 +31,7 @@ from asvae_jax.metrics.intervals import Interval
 from asvae_jax.provenance import commit, versions
 from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, make_generate, on_this_process, sample_images
 from asvae_jax.scores import DRAWS, score
+from asvae_jax.settings import BY_FEATURES, TOY_LIMITS, Config, ImageData, ImageEvaluation, ToyEvaluation, WganGp
 
 # Fixed, so that all runs are judged by the same latents.
 SAMPLE_SEED = 1

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from asvae_jax.config import Config, ImageData
 from asvae_jax.data import toys
 from asvae_jax.figures import sheet_columns
+from asvae_jax.settings import Config, ImageData
 
 # Fixed, so that all runs are compared with the same real points.
 REAL_SEED = 2

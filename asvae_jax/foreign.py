@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvae_jax.config import IMAGE_SETS, Config, ConfigError, ImageData, WganGp, check_word, resolve_data
+from asvae_jax.config import check_word, resolve_data
 from asvae_jax.data.records import Split
-from asvae_jax.errors import RunError
+from asvae_jax.errors import ConfigError, RunError
 from asvae_jax.metrics.intervals import bootstrap
 from asvae_jax.metrics.ranking import auroc
 from asvae_jax.presets import image_data
 from asvae_jax.run import Run, Weights, on_this_process
 from asvae_jax.scores import score
+from asvae_jax.settings import IMAGE_SETS, Config, ImageData, WganGp
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 

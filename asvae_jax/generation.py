@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asvae_jax.config import FEWEST_IMAGES, CelebAData, ImageData, PhotographData
 from asvae_jax.data.images import ahead, padded_batches
 from asvae_jax.distributed import local_mesh, over_batch, replicated, rows_of_all_processes, sum_over_processes
 from asvae_jax.errors import DataError
@@ -22,6 +21,7 @@ from asvae_jax.metrics import intervals
 from asvae_jax.metrics.frechet import Moments, frechet_distance, frechet_distances, kernel_distance
 from asvae_jax.metrics.intervals import Interval
 from asvae_jax.metrics.manifold import neighbourhoods
+from asvae_jax.settings import FEWEST_IMAGES, CelebAData, ImageData, PhotographData
 
 KEPT = 10_000
 # Generated images are summed in so many parts, of which each is left out in turn to see how far the result moves.

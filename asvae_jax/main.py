@@ -17,9 +17,11 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from asvae_jax import benchmark, distributed
-from asvae_jax.config import ConfigError, ImageData, check_overrides, load_file, resolve
+from asvae_jax.config import check_overrides, load_file, resolve
+from asvae_jax.errors import ConfigError
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
+from asvae_jax.settings import ImageData
 from asvae_jax.terminal import exit_code_of, keep_compiled_programs, log_to_terminal
 from asvae_jax.train import differences, dry_run, sheet_path, train
 

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from asvae_jax import losses
-from asvae_jax.config import AsIntroVae, Config, IntroVae, SIntroVae, Vae, WganGp
 from asvae_jax.distance import as_distance
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, sample, squash
 from asvae_jax.losses import reconstruction_error
 from asvae_jax.models import Networks, Params, make_networks
+from asvae_jax.settings import AsIntroVae, Config, IntroVae, SIntroVae, Vae, WganGp
 
 Metrics = dict[str, jax.Array]
 

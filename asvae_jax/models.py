@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asvae_jax.config import Config, ConvModel, MlpModel, WganGp
 from asvae_jax.gaussians import Gaussian
+from asvae_jax.settings import Config, ConvModel, MlpModel, WganGp
 
 Params = Any
 Statistics = Any

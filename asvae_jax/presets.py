@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from asvae_jax.config import IMAGE_SETS, METHOD_SETTINGS, CelebAData, ConfigError, check_word
+from asvae_jax.config import check_word
+from asvae_jax.errors import ConfigError
+from asvae_jax.settings import IMAGE_SETS, METHOD_SETTINGS, CelebAData
 
 TABLE1_BETAS = {"c1": (0.3, 0.1, 0.9), "c2": (0.5, 0.1, 0.9), "c3": (0.7, 0.2, 0.9)}
 """The hyper-parameter combinations of Table 1 of arXiv 2206.13903 as (b_kl, b_rec, b_neg)."""

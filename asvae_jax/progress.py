@@ -8,8 +8,8 @@ import numpy as np
 from clu import profiler
 
 from asvae_jax import health
-from asvae_jax.config import Config
 from asvae_jax.errors import NotFiniteError
+from asvae_jax.settings import Config
 from asvae_jax.update import Metrics
 from asvae_jax.writers import Writers
 

@@ -13,13 +13,14 @@ from jax.sharding import NamedSharding
 from asvae_jax import update
 from asvae_jax.calibrate import statistics_shape
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Config, ImageData, WganGp, resolve
+from asvae_jax.config import resolve
 from asvae_jax.data.augment import from_value_range, to_value_range
 from asvae_jax.data.images import padded_batches
 from asvae_jax.distributed import local_mesh, over_batch, replicated
 from asvae_jax.errors import CheckpointError, RunError
 from asvae_jax.gaussians import Gaussian
 from asvae_jax.models import make_networks
+from asvae_jax.settings import Config, ImageData, WganGp
 
 Weights = Literal["ema", "raw"]
 WEIGHTS: tuple[Weights, ...] = ("ema", "raw")

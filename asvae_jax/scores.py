@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvae_jax.config import Config
 from asvae_jax.data.images import ahead, padded_batches
 from asvae_jax.distributed import rows_of_all_processes, sum_over_processes
 from asvae_jax.gaussians import kl_to_standard_normal, sample
 from asvae_jax.losses import reconstruction_error
 from asvae_jax.metrics import reconstruction
 from asvae_jax.run import Run, Weights, make_autoencode, spread_like
+from asvae_jax.settings import Config
 
 DRAWS = 5
 _DRAW_SEED = 3

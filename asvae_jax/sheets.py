@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from asvae_jax.config import TOY_LIMITS, WganGp
 from asvae_jax.figures import image_sheet, points_sheet
 from asvae_jax.run import Run, Weights, reconstruct, sample_images
+from asvae_jax.settings import TOY_LIMITS, WganGp
 
 # Fixed, so that a run's pictures are drawn from the same latents each time.
 SAMPLE_SEED = 1

@@ -12,8 +12,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from asvae_jax import update
-from asvae_jax.config import Config, ConfigError
+from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run
+from asvae_jax.settings import Config
 
 SWEPT = ("b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "alpha")
 """Numbers of a method that may differ within one program. Words, shapes and all other sections may not."""

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from absl import logging as absl_logging
 
-from asvae_jax.config import ConfigError
-from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_STORAGE, RunError
+from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_STORAGE, ConfigError, RunError
 
 
 def exit_code_of(action: Callable[[], None]) -> int:

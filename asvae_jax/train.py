@@ -19,15 +19,16 @@ from asvae_jax import distributed, update
 from asvae_jax.best import BestCheckpoint
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import AsIntroVae, Config, ConfigError, ImageData, ImageEvaluation, ToyEvaluation, resolve
+from asvae_jax.config import resolve
 from asvae_jax.data.augment import to_value_range
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
-from asvae_jax.errors import CheckpointError, Preempted
+from asvae_jax.errors import CheckpointError, ConfigError, Preempted
 from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
 from asvae_jax.progress import Profiling, Progress
 from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
+from asvae_jax.settings import AsIntroVae, Config, ImageData, ImageEvaluation, ToyEvaluation
 from asvae_jax.sheets import sheet
 from asvae_jax.update import TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from asvae_jax.config import Config, ImageData, resolve
+from asvae_jax.config import resolve
 from asvae_jax.data import toys
 from asvae_jax.data.augment import training_images
 from asvae_jax.methods import DecoderLoss, EncoderPhase, Method, Metrics, StepNoise, make_method
 from asvae_jax.models import make_networks
+from asvae_jax.settings import Config, ImageData
 
 __all__ = [
     "StepNoise",

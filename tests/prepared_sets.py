@@ -8,9 +8,9 @@ import stand_ins
 import tensorflow_datasets as tfds
 from stand_ins import data_section
 
-from asvae_jax.config import ImageData
 from asvae_jax.data.prepare import PreparedSet, make_builder, prepare
 from asvae_jax.errors import DataError
+from asvae_jax.settings import ImageData
 
 SHAPES = {
     "mnist": (28, 28, 1),

@@ -14,11 +14,11 @@ from training_runs import wait_until as wait
 
 from asvae_jax.best import BestCheckpoint
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Config, ConfigError
 from asvae_jax.distributed import make_mesh
-from asvae_jax.errors import CheckpointError
+from asvae_jax.errors import CheckpointError, ConfigError
 from asvae_jax.evaluation import evaluate
 from asvae_jax.run import BEST, CHECKPOINTS, Run, load_run
+from asvae_jax.settings import Config
 from asvae_jax.terminal import exit_code_of
 from asvae_jax.train import dry_run, fresh_state, train
 

@@ -16,10 +16,10 @@ from training_runs import assert_bit_equal, digits, run, toy
 
 from asvae_jax import checkpoint
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Checkpoint, Config
 from asvae_jax.distributed import make_mesh, replicated
 from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError
 from asvae_jax.run import load_run, state_template, statistics_template
+from asvae_jax.settings import Checkpoint, Config
 from asvae_jax.update import TrainState
 
 KEEP_ALL = Checkpoint(every_steps=1, keep_last=100, keep_every_steps=0)

@@ -15,9 +15,10 @@ from PIL import Image
 from training_runs import ROOT, digits, run, toy
 
 from asvae_jax.__main__ import main
-from asvae_jax.config import IMAGE_SETS, TOY_LIMITS, load_file, resolve
+from asvae_jax.config import load_file, resolve
 from asvae_jax.examples import Examples
 from asvae_jax.run import Run, load_run, sample_images
+from asvae_jax.settings import IMAGE_SETS, TOY_LIMITS
 from asvae_jax.train import train
 from asvae_jax.update import init_state, make_steps, make_toy_steps
 

@@ -12,18 +12,9 @@ from toy_runs import METHODS, toy_config, toy_inputs
 from training_runs import ROOT
 
 from asvae_jax import presets
-from asvae_jax.config import (
-    IMAGE_SETS,
-    METHOD_SETTINGS,
-    TOY_LIMITS,
-    ConfigError,
-    ImageData,
-    ToyData,
-    load_file,
-    of_this_version,
-    resolve,
-    resolve_data,
-)
+from asvae_jax.config import load_file, of_this_version, resolve, resolve_data
+from asvae_jax.errors import ConfigError
+from asvae_jax.settings import IMAGE_SETS, METHOD_SETTINGS, TOY_LIMITS, ImageData, ToyData
 from asvae_jax.update import make_update
 
 BETAS = presets.Betas(0.3, 0.2, 0.9)

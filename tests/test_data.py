@@ -10,11 +10,12 @@ import pytest
 import training_runs
 from training_runs import ended, run, started
 
-from asvae_jax.config import ImageData, resolve_data
+from asvae_jax.config import resolve_data
 from asvae_jax.data import packaged
 from asvae_jax.data.records import Split
 from asvae_jax.errors import DataError, StorageError
 from asvae_jax.presets import image_data
+from asvae_jax.settings import ImageData
 
 SETS = {"digits": (8, 8, 1), "mnist5k": (28, 28, 1)}
 # Images in the packaged table, and the fifth of them that is held out.

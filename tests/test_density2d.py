@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from asvae_jax.config import TOY_LIMITS
 from asvae_jax.data import toys
 from asvae_jax.metrics import density2d
+from asvae_jax.settings import TOY_LIMITS
 
 N = 5_000
 RING = toys.mode_centres("8gaussians")

@@ -4,7 +4,7 @@ import pytest
 import stand_ins
 from training_runs import run
 
-from asvae_jax.config import IMAGE_SETS
+from asvae_jax.settings import IMAGE_SETS
 
 # (encoder, decoder) in millions, from arXiv 2206.13903's networks at the settings of its table.
 PARAMETERS = {"mnist": (0.93, 0.70), "cifar10": (3.38, 2.38), "celeba128": (18.46, 14.12), "celeba256": (23.18, 18.84)}

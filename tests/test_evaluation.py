@@ -11,7 +11,6 @@ from command_line import command, refusal, terminal  # noqa: F401
 from training_runs import digits, toy
 
 from asvae_jax import generation
-from asvae_jax.config import Config
 from asvae_jax.data.records import Split
 from asvae_jax.distributed import local_mesh
 from asvae_jax.errors import DataError
@@ -24,6 +23,7 @@ from asvae_jax.metrics.frechet import frechet_distance
 from asvae_jax.presets import INCEPTION_FILE
 from asvae_jax.run import Run, decode, encode, load_run, make_autoencode, make_generate, reconstruct
 from asvae_jax.scores import DRAWS, score
+from asvae_jax.settings import Config
 from asvae_jax.train import dry_run, train
 
 TRAIN, TEST = 1_438, 359

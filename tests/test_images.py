@@ -14,17 +14,19 @@ import tensorflow_datasets as tfds
 import training_runs
 from training_runs import digits
 
-from asvae_jax.config import ConfigError, ImageData, resolve_data
+from asvae_jax.config import resolve_data
 from asvae_jax.data import records
 from asvae_jax.data.augment import from_value_range, to_value_range, training_images
 from asvae_jax.data.images import BatchOrder, ahead, padded_batches, read_batches
 from asvae_jax.data.prepare import open_prepared
 from asvae_jax.data.records import Split
 from asvae_jax.distributed import make_mesh, over_batch
+from asvae_jax.errors import ConfigError
 from asvae_jax.evaluation import Examples, evaluate
 from asvae_jax.models import make_networks
 from asvae_jax.presets import image_data
 from asvae_jax.run import Run, decode, encode, reconstruct, sample_images
+from asvae_jax.settings import ImageData
 from asvae_jax.train import TrainingData, dry_run, train
 
 # 8 batches of 12, and 4 images over.

@@ -12,8 +12,7 @@ import torch
 from command_line import refusal, terminal  # noqa: F401
 from torch_inception import published_features, random_network, state_of
 
-from asvae_jax.config import ConfigError
-from asvae_jax.errors import DataError
+from asvae_jax.errors import ConfigError, DataError
 from asvae_jax.features import digits, weights
 from asvae_jax.features.inception import Inception, resize
 from asvae_jax.features.networks import figure_name, is_figure, open_network

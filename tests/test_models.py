@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from asvae_jax.config import ConvModel, MlpModel
 from asvae_jax.models import (
     ConvDecoder,
     Critic,
@@ -20,6 +19,7 @@ from asvae_jax.models import (
     _halve,
     measure_statistics,
 )
+from asvae_jax.settings import ConvModel, MlpModel
 
 
 def conv_networks(shape, channels=(4, 6), latent_dim=5, critic=False, **changes):

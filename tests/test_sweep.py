@@ -9,8 +9,9 @@ from toy_runs import assert_close
 from training_runs import digits, toy
 
 from asvae_jax import sweep
-from asvae_jax.config import METHOD_SETTINGS, ConfigError
+from asvae_jax.errors import ConfigError
 from asvae_jax.run import sample_images
+from asvae_jax.settings import METHOD_SETTINGS
 from asvae_jax.train import train
 
 # After twenty steps; float32 adds up in another order in a batched product.

@@ -22,11 +22,11 @@ from training_runs import arguments, assert_bit_equal, assert_close, digits, end
 from training_runs import wait_until as wait
 
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import Config
 from asvae_jax.distributed import StopRequest, make_mesh, replicated
 from asvae_jax.errors import CheckpointError
 from asvae_jax.evaluation import evaluate, write_evaluation
 from asvae_jax.run import CHECKPOINTS, Run, load_run, state_template
+from asvae_jax.settings import Config
 from asvae_jax.terminal import exit_code_of
 from asvae_jax.train import TrainingData, dry_run, fresh_state, train
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from asvae_jax.config import Config, load_file, resolve
+from asvae_jax.config import load_file, resolve
+from asvae_jax.settings import Config
 
 ROOT = Path(__file__).parents[1]
 

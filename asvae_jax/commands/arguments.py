@@ -5,8 +5,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from asvae_jax.config import IMAGE_SETS, ConfigError, ImageData, check_word, resolve_data
+from asvae_jax.config import check_word, resolve_data
+from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run, load_run
+from asvae_jax.settings import IMAGE_SETS, ImageData
 
 
 def add_run_arguments(command: argparse.ArgumentParser, *, reads_data: bool = True) -> None:

@@ -15,9 +15,11 @@ from asvae_jax.commands.arguments import (
     load,
     shape,
 )
-from asvae_jax.config import IMAGE_MEASURES, Config, ConfigError, ImageEvaluation, resolve
+from asvae_jax.config import resolve
 from asvae_jax.distributed import is_main_process, setup
+from asvae_jax.errors import ConfigError
 from asvae_jax.presets import INCEPTION_FILE, usual_file
+from asvae_jax.settings import IMAGE_MEASURES, Config, ImageEvaluation
 
 # The options of `evaluate` and the settings that they stand in for.
 _SETTINGS = {

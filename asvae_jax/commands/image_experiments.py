@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from asvae_jax.commands.arguments import count
-from asvae_jax.config import IMAGE_SETS
 from asvae_jax.experiments.report import OUT
+from asvae_jax.settings import IMAGE_SETS
 from asvae_jax.terminal import keep_compiled_programs
 
 _TABLES = {

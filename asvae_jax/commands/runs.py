@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from asvae_jax.commands.arguments import add_run_arguments, checked_out, count, load
-from asvae_jax.config import ConfigError
+from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run
 
 
@@ -123,8 +123,8 @@ def _chosen_examples(run: Run, n: int, seed: int, or_fewer: bool = False) -> np.
 
 def _write_images(arguments: argparse.Namespace, run: Run, images: np.ndarray, columns: int) -> None:
     """Images as a grid, toy points as a plot, either as npz where the file name says so."""
-    from asvae_jax.config import TOY_LIMITS
     from asvae_jax.figures import image_grid, points_sheet
+    from asvae_jax.settings import TOY_LIMITS
 
     path = _out(arguments, run)
     if path.suffix == ".npz":

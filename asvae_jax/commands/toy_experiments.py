@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asvae_jax.commands.arguments import count
-from asvae_jax.config import TOY_LIMITS, check_word
+from asvae_jax.config import check_word
 from asvae_jax.experiments.report import OUT, writing_to
 from asvae_jax.experiments.toy_cells import Budget, Cell
 from asvae_jax.presets import TABLE1_BETAS
+from asvae_jax.settings import TOY_LIMITS
 from asvae_jax.terminal import keep_compiled_programs
 
 _OTHER_TOYS = tuple(name for name in TOY_LIMITS if name != "8gaussians")

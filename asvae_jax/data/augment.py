@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from asvae_jax.config import ImageData
+from asvae_jax.settings import ImageData
 
 # Names the mirroring's random stream within the run's key, as `toys` does for its data.
 _FLIP_STREAM = 0xF11B

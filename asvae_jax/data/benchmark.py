@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from asvae_jax.config import FolderData, resolve_data
+from asvae_jax.config import resolve_data
 from asvae_jax.data.images import BatchOrder, Images, ahead, read_batches
 from asvae_jax.data.inspect import images_per_second
 from asvae_jax.data.packaged import packaged_file
@@ -33,6 +33,7 @@ from asvae_jax.data.pixels import image_from_bytes
 from asvae_jax.data.prepare import prepare
 from asvae_jax.data.records import Split
 from asvae_jax.presets import image_data
+from asvae_jax.settings import FolderData
 
 # CelebA's files: their size and, in the mean, their 7 kB.
 _MADE_SIZE, _MADE_QUALITY = (218, 178), 85

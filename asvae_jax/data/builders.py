@@ -22,10 +22,10 @@ import PIL
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from asvae_jax.config import ImageData, PhotographData
 from asvae_jax.data.pixels import UnreadableImageError, image_from_bytes
 from asvae_jax.data.sources import SourceFile, find_files
 from asvae_jax.errors import DataError
+from asvae_jax.settings import ImageData, PhotographData
 
 _log = logging.getLogger(__name__)
 

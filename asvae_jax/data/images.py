@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import grain
 import numpy as np
 
-from asvae_jax.config import ConfigError
+from asvae_jax.errors import ConfigError
 
 T = TypeVar("T")
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from asvae_jax.config import ImageData
 from asvae_jax.data.augment import from_value_range, training_images
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.data.prepare import PreparedSet, open_prepared
 from asvae_jax.data.records import Split
 from asvae_jax.figures import image_sheet, sheet_columns
+from asvae_jax.settings import ImageData
 
 _SECONDS = 4.0
 _MOMENTS_OF = 512

@@ -20,12 +20,12 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
 
-from asvae_jax.config import IMAGE_SETS, ImageData
 from asvae_jax.data.builders import PreparedImages, Recipe
 from asvae_jax.data.folder import ImageFolder
 from asvae_jax.data.packaged import Digits, Faces25, Mnist5k, Photos
 from asvae_jax.data.published import CelebA, CelebAHQ, Cifar10, Mnist, OxfordBuildings
 from asvae_jax.errors import DataError, StorageError
+from asvae_jax.settings import IMAGE_SETS, ImageData
 
 _log = logging.getLogger(__name__)
 

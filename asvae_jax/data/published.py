@@ -17,10 +17,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from asvae_jax.config import CelebAData
 from asvae_jax.data.builders import Example, Examples, PreparedImages, held_out
 from asvae_jax.data.sources import SourceFile
 from asvae_jax.errors import DataError
+from asvae_jax.settings import CelebAData
 
 _MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 

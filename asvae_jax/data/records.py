@@ -9,9 +9,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.proto import tf_example_pb2
 
-from asvae_jax.config import ImageData
 from asvae_jax.data.prepare import open_prepared, remedy
 from asvae_jax.errors import DataError
+from asvae_jax.settings import ImageData
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from asvae_jax.config import FolderData
 from asvae_jax.data.images import ahead
 from asvae_jax.data.records import Split
+from asvae_jax.settings import FolderData
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -12,7 +12,6 @@ import numpy as np
 import optax
 
 from asvae_jax import sweep
-from asvae_jax.config import Config
 from asvae_jax.data import toys
 from asvae_jax.distance import as_distance
 from asvae_jax.experiments.report import write_json, write_picture
@@ -21,6 +20,7 @@ from asvae_jax.figures import Course, courses_sheet
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal
 from asvae_jax.methods import decoder_streams
 from asvae_jax.models import make_networks
+from asvae_jax.settings import Config
 from asvae_jax.update import draw_noise
 
 VARIANTS = ("sintrovae", "asintrovae,released")

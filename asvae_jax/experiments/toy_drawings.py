@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asvae_jax.config import TOY_LIMITS
 from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.experiments.table1 import Row, rows
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, read_samples, train_missing
 from asvae_jax.figures import Course, courses_sheet, points_grid
+from asvae_jax.settings import TOY_LIMITS
 
 _REAL = "data"
 

@@ -1,0 +1,190 @@
+"""What no type says of settings: their ranges, and which of them contradict each other."""
+
+import dataclasses
+import re
+
+from asvae_jax.errors import ConfigError
+from asvae_jax.settings import (
+    BY_FEATURES,
+    FEWEST_IMAGES,
+    IMAGE_MEASURES,
+    IMAGE_SETS,
+    WITH_ENCODER,
+    AsIntroVae,
+    Config,
+    ConvModel,
+    FolderData,
+    ImageData,
+    ImageEvaluation,
+    SIntroVae,
+    WganGp,
+)
+
+
+def check(config: Config) -> None:
+    """Checks a config as a whole.
+
+    Raises:
+      ConfigError: for the first setting that is out of its range or goes with no other.
+    """
+    method, model, data, training = config.method, config.model, config.data, config.training
+    optimizer, ema, checkpoint = config.optimizer, config.ema, config.checkpoint
+    evaluation = config.evaluation
+
+    positive = {
+        "data.batch_size": data.batch_size, "model.latent_dim": model.latent_dim, "training.steps": training.steps,
+        "training.steps_per_dispatch": training.steps_per_dispatch,
+        "training.log_every_steps": training.log_every_steps,
+        "training.max_skipped_steps": training.max_skipped_steps, "checkpoint.every_steps": checkpoint.every_steps,
+        "checkpoint.keep_last": checkpoint.keep_last, "ema.half_life_images": ema.half_life_images,
+        "optimizer.learning_rate": optimizer.learning_rate, "optimizer.encoder_factor": optimizer.encoder_factor,
+        "evaluation.samples": evaluation.samples, "evaluation.batch_size": config.chunk_size,
+    }  # fmt: skip
+    for path, value in positive.items():
+        _require(value > 0, f"{path} must be positive, got {value}.")
+    not_negative = {
+        "training.warmup_steps": training.warmup_steps, "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
+        "ema.ramp_up": ema.ramp_up, "optimizer.clip_norm": optimizer.clip_norm, "seed": config.seed,
+        "evaluation.every_steps": evaluation.every_steps,
+        **{f"method.{k}": v for k, v in dataclasses.asdict(method).items() if isinstance(v, int | float)},
+    }  # fmt: skip
+    for path, value in not_negative.items():
+        _require(value >= 0, f"{path} must not be negative, got {value}.")
+
+    widths = model.channels if isinstance(model, ConvModel) else model.widths
+    _require(len(widths) > 0 and min(widths) > 0, f"model needs at least one layer of positive width, got {widths}.")
+    low_high = model.logvar_range
+    _require(
+        len(low_high) == 2 and low_high[0] < low_high[1], f"model.logvar_range must be (low, high), got {low_high}."
+    )
+    if isinstance(data, ImageData):
+        check_images(data)
+    _require(
+        training.warmup_steps < training.steps,
+        f"training.warmup_steps={training.warmup_steps} leaves nothing of training.steps={training.steps}.",
+    )
+    for path, value in {"optimizer.b1": optimizer.b1, "optimizer.b2": optimizer.b2}.items():
+        _require(0 <= value < 1, f"{path} must lie in [0, 1), got {value}.")
+    _require(
+        optimizer.milestone_factor > 0,
+        f"optimizer.milestone_factor must be positive, got {optimizer.milestone_factor}.",
+    )
+    _require(
+        0 <= optimizer.final_factor <= 1, f"optimizer.final_factor must lie in [0, 1], got {optimizer.final_factor}."
+    )
+    _require(
+        0 <= optimizer.encoder_rise <= 1, f"optimizer.encoder_rise must lie in [0, 1], got {optimizer.encoder_rise}."
+    )
+    _require(
+        not (optimizer.encoder_rise and optimizer.encoder_factor == 1),
+        f"optimizer.encoder_rise={optimizer.encoder_rise} has nothing to rise to if encoder_factor=1; set it to 0.",
+    )
+    for step in optimizer.milestone_steps:
+        _require(
+            0 < step < training.steps,
+            f"optimizer.milestone_steps has {step}, which never acts in training.steps={training.steps}; remove it.",
+        )
+    multiples = {
+        "training.steps": training.steps, "training.warmup_steps": training.warmup_steps,
+        "training.log_every_steps": training.log_every_steps, "checkpoint.every_steps": checkpoint.every_steps,
+        "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
+    }  # fmt: skip
+    for path, value in multiples.items():
+        per = training.steps_per_dispatch
+        _require(value % per == 0, f"{path}={value} must be a multiple of training.steps_per_dispatch={per}.")
+    every = checkpoint.every_steps
+    for path, value in {
+        "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
+        "evaluation.every_steps": evaluation.every_steps,
+    }.items():
+        _require(value % every == 0, f"{path}={value} must be a multiple of checkpoint.every_steps={every}.")
+    _check_evaluation(config)
+    if isinstance(method, WganGp):
+        _require(training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
+        _require(method.critic_steps > 0, "method.critic_steps must be positive.")
+    if isinstance(method, SIntroVae | AsIntroVae):
+        _require(method.alpha > 0, "method.alpha must be positive.")
+    if isinstance(method, AsIntroVae):
+        _require(
+            method.kernel == "product" or method.bandwidth == 0,
+            f"method.bandwidth={method.bandwidth} belongs to kernel='product'; set it to 0 for {method.kernel!r}.",
+        )
+        _require(
+            method.kl_schedule != "constant" or method.kl_rate <= 1,
+            f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
+        )
+        _require(
+            method.kl_schedule != "none" or method.kl_rate == 0,
+            f"method.kl_rate={method.kl_rate} has nothing to anneal if kl_schedule='none'; set it to 0.",
+        )
+        _require(
+            0 < method.slope_until <= 1 if method.slope_weight else method.slope_until == 0,
+            f"method.slope_until={method.slope_until} is the share of training.steps over which method.slope_weight="
+            f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
+        )
+        _require(
+            not (method.balance_pulls and method.kernel == "constant"),
+            "method.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False.",
+        )
+        _require(
+            method.statistic == "V" or data.batch_size >= 2,
+            "method.statistic='U' needs a batch of at least two; use 'V'.",
+        )
+
+
+def _check_evaluation(config: Config) -> None:
+    evaluation = config.evaluation
+    if isinstance(evaluation, ImageEvaluation):
+        _require(
+            evaluation.calibration_batches > 0,
+            f"evaluation.calibration_batches must be positive, got {evaluation.calibration_batches}.",
+        )
+        _require(
+            evaluation.samples >= FEWEST_IMAGES or not set(BY_FEATURES) & set(evaluation.measures),
+            f"evaluation.samples={evaluation.samples} is too few to compare; generate at least {FEWEST_IMAGES}.",
+        )
+    if evaluation.best == "none":
+        return
+    _require(
+        evaluation.every_steps > 0,
+        f"evaluation.best={evaluation.best!r} is judged every evaluation.every_steps, which is 0; set it.",
+    )
+    if isinstance(evaluation, ImageEvaluation):
+        given = [figure for measure in evaluation.measures for figure in IMAGE_MEASURES[measure]]
+        _require(
+            evaluation.best in given,
+            f"evaluation.best={evaluation.best!r} is measured by none of evaluation.measures={evaluation.measures}.",
+        )
+        _require(
+            not isinstance(config.method, WganGp) or evaluation.best not in WITH_ENCODER,
+            f"evaluation.best={evaluation.best!r} needs an encoder, and wgan_gp has none; choose fid.",
+        )
+
+
+def check_images(data: ImageData) -> None:
+    """Checks the data section of an image set, which some commands have alone.
+
+    Raises:
+      ConfigError: as `check` does.
+    """
+    _require(data.read_threads > 0, f"data.read_threads must be positive, got {data.read_threads}.")
+    _require(
+        len(data.value_range) == 2 and data.value_range[0] < data.value_range[1],
+        f"data.value_range must be (low, high), got {data.value_range}.",
+    )
+    only = IMAGE_SETS[data.name].shape
+    _require(only in (None, data.shape), f"data.shape of {data.name} is {only}, got {data.shape}.")
+    _require(
+        len(data.shape) == 3 and min(data.shape) > 0 and data.shape[2] in (1, 3),
+        f"data.shape must be (height, width, 1 or 3 channels), got {data.shape}.",
+    )
+    if isinstance(data, FolderData):
+        _require(
+            re.fullmatch(r"\w+", data.label) is not None,
+            f"data.label names a folder; use letters, digits and underscores, not {data.label!r}.",
+        )
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
