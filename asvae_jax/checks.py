@@ -72,6 +72,11 @@ def check(config: Config) -> None:
     _require(
         0 <= optimizer.final_factor <= 1, f"optimizer.final_factor must lie in [0, 1], got {optimizer.final_factor}."
     )
+    _require(optimizer.fall_power > 0, f"optimizer.fall_power must be positive, got {optimizer.fall_power}.")
+    _require(
+        not (optimizer.fall_power != 1 and optimizer.final_factor == 1),
+        f"optimizer.fall_power={optimizer.fall_power} shapes no fall if final_factor=1; set it to 1.",
+    )
     _require(
         0 <= optimizer.encoder_rise <= 1, f"optimizer.encoder_rise must lie in [0, 1], got {optimizer.encoder_rise}."
     )
@@ -121,6 +126,10 @@ def check(config: Config) -> None:
             0 < method.slope_until <= 1 if method.slope_weight else method.slope_until == 0,
             f"method.slope_until={method.slope_until} is the share of training.steps over which method.slope_weight="
             f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
+        )
+        _require(
+            method.w_dec_growth == 1 or method.w_dec > 0,
+            f"method.w_dec_growth={method.w_dec_growth} has nothing to multiply if w_dec=0; set it to 1.",
         )
         _require(
             not (method.balance_pulls and method.kernel == "constant"),

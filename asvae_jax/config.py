@@ -59,12 +59,13 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     if method["name"] == "asintrovae":
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
-            balance_pulls=False,
+            balance_pulls=False, w_dec_growth=1.0,
         )  # fmt: skip
         method = {**without, **method}
         # The bound on the codes' slope used to last to the end.
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
-    optimizer = {"final_factor": 1.0, "encoder_factor": 1.0, "encoder_rise": 0.0, **settings["optimizer"]}
+    without = dict(final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0)
+    optimizer = {**without, **settings["optimizer"]}
     return {**settings, "method": method, "optimizer": optimizer}
 
 

@@ -300,6 +300,9 @@ def asintrovae(config: Config) -> Method:
 
         kl_rec, kl_fake, d = judged_kl(s.q_rec), judged_kl(s.q_fake), distance_to(s.q_fake)
         c, weight = kl_and_distance_weights(step)
+        # Late in training the rate is low, and what is chance in a batch's D averages out over the steps.
+        second_half = jnp.clip(2 * step / config.training.steps - 1, 0, 1)
+        weight *= 1 + (setting.w_dec_growth - 1) * second_half
         if setting.balance_pulls:
             unit = 1.0 if outside else 0.5 * setting.b_kl
             of_kl, of_distance = _pulls(

@@ -39,8 +39,8 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0)
 _DISTANCE = dict(
-    kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
-    slope_weight=0.0, slope_until=0.0,
+    kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True, w_dec_growth=1.0,
+    balance_pulls=False, slope_weight=0.0, slope_until=0.0,
 )  # fmt: skip
 _MEANS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
@@ -131,8 +131,10 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
     # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
     recommended = _Recommended(
-        method=dict(w_enc=2.5, w_dec=3.0, balance_pulls=True, slope_weight=1e-3, slope_until=0.5),
-        optimizer=dict(learning_rate=6e-4, encoder_factor=3.0, encoder_rise=0.5),
+        method=dict(
+            w_enc=2.5, w_dec=3.0, w_dec_growth=10 / 3, balance_pulls=True, slope_weight=1e-3, slope_until=0.5
+        ),
+        optimizer=dict(learning_rate=6e-4, final_factor=0.01, fall_power=2.0, encoder_factor=3.0, encoder_rise=0.5),
     )
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
@@ -192,8 +194,10 @@ def images(
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
     # Balanced pulls, a bound on the codes' slope and a rate of the encoder's own are untried on images.
     recommended = _Recommended(
-        method=dict(w_enc=0.25, w_dec=1.0, balance_pulls=False, slope_weight=0.0, slope_until=0.0),
-        optimizer=dict(learning_rate=2 * learning_rate),
+        method=dict(
+            w_enc=0.25, w_dec=1.0, w_dec_growth=1.0, balance_pulls=False, slope_weight=0.0, slope_until=0.0
+        ),
+        optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
     )
     scale = 1 / math.prod(data["shape"])
     method = _method(words, betas, introvae, recommended, scale=scale, latent_dim=latent_dim)
@@ -297,7 +301,8 @@ def _optimizer(
     words: _Words, recommended: _Recommended, milestone_steps: Sequence[int], learning_rate: float = 2e-4
 ) -> dict[str, Any]:
     adam = dict(
-        learning_rate=learning_rate, encoder_factor=1.0, encoder_rise=0.0, b1=0.9, b2=0.999, final_factor=1.0
+        learning_rate=learning_rate, encoder_factor=1.0, encoder_rise=0.0, b1=0.9, b2=0.999, final_factor=1.0,
+        fall_power=1.0,
     )  # fmt: skip
     if words.method == "wgan_gp":
         adam |= dict(learning_rate=1e-4, b1=0.0, b2=0.9)
@@ -305,7 +310,7 @@ def _optimizer(
         # Momentum carries a game past its equilibrium. How far it swings about it goes with the rate, how sharply modes
         # are parted with the sum of all rates: a high one at first, that falls without a jump. An encoder that is fast
         # from the start loses modes.
-        adam |= dict(b1=0.0, b2=0.99, final_factor=0.02, **recommended.optimizer)
+        adam |= dict(b1=0.0, b2=0.99, **recommended.optimizer)
         milestone_steps = ()
     return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, clip_norm=0.0)
 

@@ -71,6 +71,7 @@ class AsIntroVae:
     over_dims_decoder: Literal["mean", "sum"]
     w_enc: float
     w_dec: float
+    w_dec_growth: float
     balance_pulls: bool
     squash_decoder_kl: bool
     slope_weight: float
@@ -162,9 +163,10 @@ class FolderData(PhotographData):
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """Adam for both networks; the rate is multiplied by `milestone_factor` at each of `milestone_steps` and falls
-    linearly over `training.steps` to `final_factor` of itself, 1 for not at all. The encoder (or critic) moves at
-    `encoder_factor` times that rate (two time scales: arXiv 1706.08500), towards which it rises linearly from the
-    decoder's own over the first `encoder_rise` of the steps, 0 for at once. `clip_norm` 0 clips nothing."""
+    over `training.steps` T to `final_factor` of itself, 1 for not at all, as (1 - step / T) ** `fall_power`: 1 is a
+    straight line, 2 stays longer where it is low. The encoder (or critic) moves at `encoder_factor` times that rate
+    (two time scales: arXiv 1706.08500), towards which it rises linearly from the decoder's own over the first
+    `encoder_rise` of the steps, 0 for at once. `clip_norm` 0 clips nothing."""
 
     learning_rate: float
     encoder_factor: float
@@ -174,6 +176,7 @@ class Optimizer:
     milestone_steps: tuple[int, ...]
     milestone_factor: float
     final_factor: float
+    fall_power: float
     clip_norm: float
 
 

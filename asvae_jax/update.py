@@ -212,7 +212,7 @@ def _make_optimizer(config: Config) -> optax.GradientTransformation:
 def _learning_rate(config: Config, step: jax.Array) -> jax.Array:
     setting = config.optimizer
     milestones = dict.fromkeys(setting.milestone_steps, setting.milestone_factor)
-    fall = optax.linear_schedule(1.0, setting.final_factor, config.training.steps)
+    fall = optax.polynomial_schedule(1.0, setting.final_factor, setting.fall_power, config.training.steps)
     return fall(step) * optax.piecewise_constant_schedule(setting.learning_rate, milestones)(step)
 
 

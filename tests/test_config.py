@@ -190,7 +190,9 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "slope_weight"),
         ("method", "slope_until"),
         ("method", "balance_pulls"),
+        ("method", "w_dec_growth"),
         ("optimizer", "final_factor"),
+        ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),
         ("optimizer", "encoder_rise"),
     ]:
@@ -283,6 +285,7 @@ def test_whole_numbers_are_taken_for_numbers():
         ("vae", dict(optimizer__encoder_factor=0.0), r"optimizer\.encoder_factor must be positive, got 0\.0"),
         ("vae", dict(optimizer__encoder_rise=1.5), r"optimizer\.encoder_rise must lie in \[0, 1\], got 1\.5"),
         ("vae", dict(optimizer__final_factor=1.5), r"optimizer\.final_factor must lie in \[0, 1\], got 1\.5"),
+        ("vae", dict(optimizer__fall_power=0.0), r"optimizer\.fall_power must be positive, got 0\.0"),
         ("vae", dict(evaluation__samples=-5), r"evaluation\.samples must be positive, got -5"),
         ("vae", dict(method__b_kl=-1.0), r"method\.b_kl must not be negative, got -1\.0"),
         ("vae", dict(seed=-1), r"seed must not be negative"),
@@ -325,6 +328,12 @@ def test_whole_numbers_are_taken_for_numbers():
             r"method\.kl_rate=5\.0 is the KL weight itself .* must lie in \[0, 1\]",
         ),
         ("vae", dict(optimizer__encoder_rise=0.5), r"optimizer\.encoder_rise=0\.5 has nothing to rise to"),
+        ("vae", dict(optimizer__fall_power=2.0), r"optimizer\.fall_power=2\.0 shapes no fall if final_factor=1"),
+        (
+            "asintrovae",
+            dict(method__w_dec=0.0, method__w_dec_growth=2.0),
+            r"method\.w_dec_growth=2\.0 has nothing to multiply if w_dec=0; set it to 1",
+        ),
         (
             "asintrovae",
             dict(method__balance_pulls=True, method__kernel="constant"),
@@ -467,31 +476,35 @@ OTHER_VALUES = dict(
     distance_in="loss", distance_pairs="real_fake", root_distance=True, squash_distance=False,
     over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
     over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True, slope_weight=3.0,
-    slope_until=0.8, balance_pulls=True,
+    slope_until=0.8, balance_pulls=True, w_dec_growth=3.0,
 )  # fmt: skip
 STEP = 1
+# Of 20 steps: nothing grows in the first half.
+LATE_STEP = dict(w_dec_growth=15)
 # What a value needs to act, and what a method needs for its hinges and exponentials not to have run dry.
 NEEDS = dict(
     bandwidth=dict(kernel="product"), critic_steps=dict(critic_steps=2), margin=dict(margin=30.0),
     slope_weight=dict(slope_weight=1.0, slope_until=0.5), slope_until=dict(slope_weight=1.0, slope_until=0.5),
+    w_dec_growth=dict(kl_rate=0.5),
 )  # fmt: skip
 ALIVE = dict(sintrovae=dict(b_neg=0.1), asintrovae=dict(b_neg=0.1))
 ACTING = [(name, f.name) for name in METHODS for f in dataclasses.fields(METHOD_SETTINGS[name]) if f.name != "name"]
 
 
 @functools.cache
-def gradients_after_one_step(variant, **changes):
+def gradients_after_one_step(variant, step, **changes):
     """Adam's moments, which hold the gradients: Adam itself hides a gradient's size."""
     config = toy_config(variant, **changes)
     state, images, noise = toy_inputs(config)
-    state, _ = make_update(config)(state._replace(step=jnp.int32(STEP)), images, noise)
+    state, _ = make_update(config)(state._replace(step=jnp.int32(step)), images, noise)
     return state.opt_state
 
 
 @pytest.mark.parametrize(("method", "key"), ACTING)
 def test_every_setting_of_a_method_changes_its_step(method, key):
     base = ALIVE.get(method, {}) | NEEDS.get(key, {})
-    before = gradients_after_one_step(method, **base)
-    after = gradients_after_one_step(method, **{**base, key: OTHER_VALUES[key]})
+    step = LATE_STEP.get(key, STEP)
+    before = gradients_after_one_step(method, step, **base)
+    after = gradients_after_one_step(method, step, **{**base, key: OTHER_VALUES[key]})
     changes = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / (jnp.max(jnp.abs(a)) + 1e-12), before, after)
     assert max(float(change) for change in jax.tree.leaves(changes)) > 1e-3

@@ -423,6 +423,18 @@ def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as
     assert_close(asked, jax.tree.map(lambda g: 5 * of_kl / of_distance * g, one), rtol=1e-3)
 
 
+@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (10, 1.0), (15, 2.0), (20, 3.0)])
+@pytest.mark.parametrize("balance_pulls", [False, True])
+def test_the_decoders_stake_grows_over_the_second_half(step, factor, balance_pulls):
+    # Of 20 steps.
+    config = partial(
+        toy_config, "asintrovae", distance_in="loss", distance_pairs="real_fake", kl_schedule="none", kl_rate=0.0,
+        balance_pulls=balance_pulls,
+    )  # fmt: skip
+    one, grown = (readings(config(w_dec_growth=growth), step)[1]["distance"] for growth in (1.0, 3.0))
+    assert grown == pytest.approx(factor * float(one), rel=1e-5)
+
+
 def test_a_constant_distance_gates_and_moves_nothing():
     config = toy_config("asintrovae", kernel="constant", over_pairs_encoder="sum", b_neg=0.002)
     terms = encoder_terms(config, only=["as_distance"])

@@ -218,9 +218,14 @@ def test_clipping_shortens_long_gradients_and_reports_their_length():
     [
         (dict(optimizer__milestone_steps=(1, 2), optimizer__milestone_factor=0.1), [2e-4, 2e-5, 2e-6]),
         (dict(training__steps=10, optimizer__final_factor=0.0), [2e-4, 1.8e-4, 1.6e-4]),
+        # 0.9 ** 2 and 0.8 ** 2 of the way down to a half.
+        (
+            dict(training__steps=10, optimizer__final_factor=0.5, optimizer__fall_power=2.0),
+            [2e-4, 1.81e-4, 1.64e-4],
+        ),
     ],
 )
-def test_rate_falls_at_its_milestones_or_linearly(fall, rates):
+def test_rate_falls_at_its_milestones_or_over_all_steps(fall, rates):
     config = toy_config("vae", **fall)
     state, images, noise = toy_inputs(config)
     update = jax.jit(make_update(config))

@@ -100,8 +100,8 @@ def about(found: Sequence[Row], budget: Budget, command: str) -> str:
     partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; the command goes on.**"
     hours = sum(record["seconds"] for record in records) / 3600
     devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))
-    linear = sorted({row.first.variant for row in found if row.first.config(budget).optimizer.final_factor < 1})
-    exception = f" (but for {', '.join(linear)}, whose rate falls linearly)" if linear else ""
+    falling = sorted({row.first.variant for row in found if row.first.config(budget).optimizer.final_factor < 1})
+    exception = f" (but for {', '.join(falling)}, whose rate falls all along)" if falling else ""
     return (
         f"`{command}`\n\n"
         f"{done} run{'' if done == 1 else 's'} of {budget.steps:,} steps of {budget.batch_size} points, the last "
