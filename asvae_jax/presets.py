@@ -131,10 +131,8 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
     # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
     recommended = _Recommended(
-        method=dict(
-            w_enc=2.5, w_dec=3.0, w_dec_growth=10 / 3, balance_pulls=True, slope_weight=1e-3, slope_until=0.5
-        ),
-        optimizer=dict(learning_rate=6e-4, final_factor=0.01, fall_power=2.0, encoder_factor=3.0, encoder_rise=0.5),
+        method=dict(w_enc=2.5, w_dec=3.0, w_dec_growth=2.5, balance_pulls=True, slope_weight=1e-3, slope_until=0.5),
+        optimizer=dict(learning_rate=9e-4, final_factor=0.01, fall_power=2.0, encoder_factor=3.0, encoder_rise=0.5),
     )
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
@@ -194,9 +192,7 @@ def images(
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
     # Balanced pulls, a bound on the codes' slope and a rate of the encoder's own are untried on images.
     recommended = _Recommended(
-        method=dict(
-            w_enc=0.25, w_dec=1.0, w_dec_growth=1.0, balance_pulls=False, slope_weight=0.0, slope_until=0.0
-        ),
+        method=dict(w_enc=0.25, w_dec=1.0, w_dec_growth=1.0, balance_pulls=False, slope_weight=0.0, slope_until=0.0),
         optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
     )
     scale = 1 / math.prod(data["shape"])
