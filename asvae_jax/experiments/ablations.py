@@ -17,12 +17,9 @@ Changes = Mapping[str, Any]
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
-_SAME_STAKE = {"method.w_dec_growth": 1.0}
-_LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.final_factor": 0.02, "optimizer.fall_power": 1.0}
-_CONSTANT_RATE = {"optimizer.final_factor": 1.0, "optimizer.fall_power": 1.0}
-_FIXED_D = {"method.balance_pulls": False, "method.w_dec": 10.0, **_SAME_STAKE}
-_FIXED_D_LINEAR_FALL = {**_FIXED_D, **_LINEAR_FALL}
-_FIXED_D_ONE_RATE = {**_FIXED_D_LINEAR_FALL, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
+_SQUARE_FALL = {"optimizer.fall_power": 2.0, "optimizer.final_factor": 0.01}
+_FIXED_D = {"method.balance_pulls": False, "method.w_dec": 10.0}
+_FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
 _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
 _GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
 ABLATIONS: dict[str, dict[str, Changes]] = {
@@ -51,12 +48,18 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
         "D's weight 1 for the encoder": {"method.w_enc": 1.0},
         "D's weight 10 for the encoder": {"method.w_enc": 10.0},
-        "D pulls as hard as KL to the end": {"method.w_dec": 1.0, **_SAME_STAKE},
-        "D pulls three times as hard to the end": _SAME_STAKE,
-        "D pulls ten times as hard from the start": {"method.w_dec": 10.0, **_SAME_STAKE},
+        "D pulls as hard as KL": {"method.w_dec": 1.0},
+        "D pulls ten times as hard": {"method.w_dec": 10.0},
+        "D's pull growing to two and a half times as hard": {"method.w_dec_growth": 2.5},
+        "rate falling as the square of the steps left": _SQUARE_FALL,
+        "rate of 9e-4 falling as the square, D's pull growing": {
+            **_SQUARE_FALL,
+            "optimizer.learning_rate": 9e-4,
+            "method.w_dec_growth": 2.5,
+        },
         "D of fixed weight, 10 for the decoder": _FIXED_D,
         "only the decoder plays for D": {"method.w_enc": 0.0},
-        "only the encoder plays for D": {"method.w_dec": 0.0, **_SAME_STAKE},
+        "only the encoder plays for D": {"method.w_dec": 0.0},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
         "annealing linear": {"method.kl_schedule": "linear", "method.kl_rate": 5.0},
         "annealing linear over all steps": {"method.kl_schedule": "linear", "method.kl_rate": 1.0},
@@ -66,15 +69,13 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D itself, not its root": {"method.root_distance": False},
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
         "Adam with 0, 0.999": {"optimizer.b2": 0.999},
-        "constant rate": _CONSTANT_RATE,
-        "rate falling linearly from 6e-4": _LINEAR_FALL,
-        "rate falling linearly from 6e-4, D pulls three times as hard to the end": {**_LINEAR_FALL, **_SAME_STAKE},
+        "constant rate": {"optimizer.final_factor": 1.0},
         "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
         "the encoder at three times the rate from the start": {"optimizer.encoder_rise": 0.0},
-        "half the rate": {"optimizer.learning_rate": 4.5e-4},
+        "half the rate": {"optimizer.learning_rate": 3e-4},
         "constant rate of half, a tenth of it in the last quarter": {
-            "optimizer.learning_rate": 4.5e-4,
-            **_CONSTANT_RATE,
+            "optimizer.learning_rate": 3e-4,
+            "optimizer.final_factor": 1.0,
             "optimizer.milestone_steps": presets.TOY_MILESTONES,
         },
         "codes of any slope": _ANY_SLOPE,
@@ -97,7 +98,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
         "fixed D, one rate": _FIXED_D_ONE_RATE,
-        "fixed D, three times the rate from the start": {**_FIXED_D_LINEAR_FALL, "optimizer.encoder_rise": 0.0},
+        "fixed D, three times the rate from the start": {**_FIXED_D, "optimizer.encoder_rise": 0.0},
         "fixed D, one rate; bounded slope to the end": {**_FIXED_D_ONE_RATE, "method.slope_until": 1.0},
         "fixed D, one rate; moving average over three times as many images": {
             **_FIXED_D_ONE_RATE,
