@@ -1,6 +1,7 @@
 """The tables of toys: what is trained and what is read, and what they say."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_a_cell_is_its_run(table, tmp_path):
         assert record[weights] == pytest.approx(expected, rel=0.02)
     assert record["curve"][-1]["kl_paper"] == record["ema"]["kl_paper"]
     # And what is drawn is what was measured.
-    points = read_samples(cell, BUDGET, tmp_path / "w" / "samples")
+    points = read_samples(cell, BUDGET, Results(tmp_path / "toys.jsonl"), tmp_path / "w" / "samples")
     assert toy_figures(config, points)["kl"] == pytest.approx(record["ema"]["kl"], rel=0.02)
 
 
@@ -114,6 +115,21 @@ def test_a_run_is_known_by_its_settings_whatever_it_was_called(table, tmp_path):
     renamed, other = (cell._replace(changes=(("optimizer.b1", b1),)) for b1 in (beta, beta / 2))
     assert results.find(renamed, BUDGET) is results.find(cell, BUDGET) is not None
     assert results.find(other, BUDGET) is None
+
+
+def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(table, tmp_path):
+    table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
+    file, folder, cell = tmp_path / "toys.jsonl", tmp_path / "w" / "samples", Cell("8gaussians", "c1", "vae", (), 0)
+    points = read_samples(cell, BUDGET, Results(file), folder)
+    # As a version without `fall_power` wrote them.
+    record = json.loads(file.read_text())
+    del record["settings"]["optimizer"]["fall_power"]
+    file.write_text(json.dumps(record) + "\n")
+    digest = hashlib.sha256(json.dumps(record["settings"], sort_keys=True).encode()).hexdigest()[:16]
+    (only,) = folder.iterdir()
+    assert digest not in only.name
+    only.rename(folder / f"8gaussians-vae-s0-{digest}.npy")
+    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file), folder), points)
 
 
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):

@@ -95,14 +95,13 @@ class Results:
         if path.exists():
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 try:
-                    record = json.loads(line)
-                    self._remember({**record, "settings": of_this_version(record["settings"])})
+                    self._remember(json.loads(line))
                 except (ValueError, KeyError, TypeError) as error:
                     raise DataError(f"{path} line {number} is no finished cell ({error}); remove the line.") from error
 
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
-        """The record of a cell: "raw" and "ema" figures, "curve", "seconds", "device", "versions", "commit"; None if
-        it was never trained, or under other settings than today's."""
+        """The record of a cell: "raw" and "ema" figures, "curve", "seconds", "device", "versions", "commit", and
+        "samples", the file of its points; None if it was never trained, or under other settings than today's."""
         record = self._by_settings.get(_identity(cell.config(budget).to_dict()))
         if record is None and key(cell, budget) in self._keys:
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
@@ -123,7 +122,9 @@ class Results:
             raise StorageError(f"{self.path} cannot be written ({error}); see to space and rights.") from error
 
     def _remember(self, record: dict[str, Any]) -> None:
-        self._by_settings[_identity(record["settings"])] = record
+        # The file is named by the settings as they were stored: one that a later version adds does not lose it.
+        samples, settings = _samples_name(record["settings"]), of_this_version(record["settings"])
+        self._by_settings[_identity(settings)] = {**record, "settings": settings, "samples": samples}
         self._keys.add(record["key"])
 
 
@@ -162,7 +163,9 @@ def train_missing(
     # Under other betas WGAN-GP, which has none, is the same run.
     missing: dict[Config, list[Cell]] = {}
     for cell in cells:
-        if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, samples) is None):
+        if results.find(cell, budget) is None or (
+            with_samples and read_samples(cell, budget, results, samples) is None
+        ):
             missing.setdefault(cell.config(budget), []).append(cell)
     programs = sweep.grouped(missing, at_most=together or _together())
     for number, configs in enumerate(programs, 1):
@@ -170,7 +173,7 @@ def train_missing(
         _log.info("program %d of %d: %s", number, len(programs), described)
         for config, (record, points) in zip(configs, _train(configs), strict=True):
             samples.mkdir(parents=True, exist_ok=True)
-            np.save(_samples_path(config, samples), points.astype(np.float16))
+            np.save(samples / _samples_name(record["settings"]), points.astype(np.float16))
             results.add({"key": key(missing[config][0], budget), **record})
         progress()
 
@@ -181,16 +184,17 @@ def describe(cell: Cell) -> str:
     return f"{cell.toy} {cell.betas} {cell.variant}{changes} seed {cell.seed}"
 
 
-def read_samples(cell: Cell, budget: Budget, samples: Path) -> np.ndarray | None:
-    """The points of a cell, [N, 2], or None if they are gone."""
-    path = _samples_path(cell.config(budget), samples)
-    return np.load(path).astype(np.float32) if path.exists() else None
+def read_samples(cell: Cell, budget: Budget, results: Results, samples: Path) -> np.ndarray | None:
+    """The points of a cell, [N, 2], or None if it was never trained or they are gone."""
+    record = results.find(cell, budget)
+    path = samples / record["samples"] if record else None
+    return np.load(path).astype(np.float32) if path and path.exists() else None
 
 
-def _samples_path(config: Config, samples: Path) -> Path:
+def _samples_name(settings: dict[str, Any]) -> str:
     """Points belong to settings as records do: those of another preset never stand in for today's."""
-    digest = hashlib.sha256(_identity(config.to_dict()).encode()).hexdigest()[:16]
-    return samples / f"{config.data.name}-{config.method.name}-s{config.seed}-{digest}.npy"
+    digest = hashlib.sha256(_identity(settings).encode()).hexdigest()[:16]
+    return f"{settings['data']['name']}-{settings['method']['name']}-s{settings['seed']}-{digest}.npy"
 
 
 def _together() -> int:

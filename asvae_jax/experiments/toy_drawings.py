@@ -34,7 +34,9 @@ def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, tog
         if drawn:
             title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
             path = out / f"{name}.png"
-            write_picture(path, _samples_grid(drawn, of_row, budget, samples, f"{title}, seed {drawn[0].seed}"))
+            write_picture(
+                path, _samples_grid(drawn, of_row, budget, results, samples, f"{title}, seed {drawn[0].seed}")
+            )
             written.append(path)
     found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS]
     if found:
@@ -43,7 +45,7 @@ def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, tog
     return written
 
 
-def _samples_grid(cells: Sequence[Cell], of_row: str, budget: Budget, samples: Path, title: str):
+def _samples_grid(cells: Sequence[Cell], of_row: str, budget: Budget, results: Results, samples: Path, title: str):
     panels: dict[str, dict[str, np.ndarray | None]] = {}
     limits = {}
     for cell in cells:
@@ -51,7 +53,7 @@ def _samples_grid(cells: Sequence[Cell], of_row: str, budget: Budget, samples: P
         label = name.upper() if of_row == "betas" else name
         limits[label] = TOY_LIMITS[cell.toy]
         row = panels.setdefault(label, {_REAL: preview_examples(cell.config(budget))})
-        row[_two_lines(cell.variant)] = read_samples(cell, budget, samples)
+        row[_two_lines(cell.variant)] = read_samples(cell, budget, results, samples)
     return points_grid(panels, limits, title)
 
 
