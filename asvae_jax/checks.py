@@ -115,6 +115,15 @@ def check(config: Config) -> None:
             f"method.bandwidth={method.bandwidth} belongs to kernel='product'; set it to 0 for {method.kernel!r}.",
         )
         _require(
+            not method.narrow_bandwidths or (method.kernel == "product" and method.bandwidth > 0),
+            f"method.narrow_bandwidths={method.narrow_bandwidths} belong to kernel='product' with a bandwidth; set "
+            "them to ().",
+        )
+        _require(
+            min(method.narrow_bandwidths, default=1.0) > 0,
+            f"method.narrow_bandwidths={method.narrow_bandwidths} must be positive.",
+        )
+        _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,
             f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
         )

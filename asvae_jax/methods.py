@@ -252,7 +252,8 @@ def asintrovae(config: Config) -> Method:
         else:
             mean_over_pairs = as_distance(
                 codes, s.q_fake, kernel=setting.kernel, statistic=setting.statistic, over_dims=over_dims,
-                bandwidth=setting.bandwidth, squash=setting.squash_distance,
+                bandwidth=setting.bandwidth, narrow_bandwidths=setting.narrow_bandwidths,
+                squash=setting.squash_distance,
             )  # fmt: skip
         pairs = codes.mean.shape[0] * s.q_fake.mean.shape[0]
         d = mean_over_pairs * pairs if over_pairs == "sum" else mean_over_pairs

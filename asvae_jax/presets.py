@@ -39,8 +39,8 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0, w_dec_growth=1.0)
 _DISTANCE = dict(
-    kernel="per_dim", bandwidth=0.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
-    slope_weight=0.0, slope_until=0.0,
+    kernel="per_dim", bandwidth=0.0, narrow_bandwidths=(), statistic="V", root_distance=False, squash_distance=True,
+    balance_pulls=False, slope_weight=0.0, slope_until=0.0,
 )  # fmt: skip
 _MEANS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
@@ -85,7 +85,7 @@ class _Recommended(NamedTuple):
       method, optimizer: settings of these sections.
     """
 
-    method: Mapping[str, float | bool]
+    method: Mapping[str, float | bool | tuple[float, ...]]
     optimizer: Mapping[str, float]
 
 
@@ -131,9 +131,12 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
     # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
     recommended = _Recommended(
-        method=dict(w_enc=2.5, w_dec=3.0, balance_pulls=True, slope_weight=1e-3, slope_until=0.5),
+        method=dict(
+            w_enc=2.5, w_dec=3.0, balance_pulls=True, slope_weight=1e-3, slope_until=0.5,
+            narrow_bandwidths=(0.1, 0.0125),
+        ),
         optimizer=dict(learning_rate=6e-4, encoder_factor=3.0, encoder_rise=0.5),
-    )
+    )  # fmt: skip
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
         dict(
@@ -190,9 +193,11 @@ def images(
     if shape is not None:
         data["shape"] = tuple(shape)
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
-    # Balanced pulls, a bound on the codes' slope and a rate of the encoder's own are untried on images.
+    # Balanced pulls, a bound on the codes' slope, narrow kernels and a rate of the encoder's own are untried on images.
     recommended = _Recommended(
-        method=dict(w_enc=0.25, w_dec=1.0, balance_pulls=False, slope_weight=0.0, slope_until=0.0),
+        method=dict(
+            w_enc=0.25, w_dec=1.0, balance_pulls=False, slope_weight=0.0, slope_until=0.0, narrow_bandwidths=()
+        ),
         optimizer=dict(learning_rate=2 * learning_rate),
     )
     scale = 1 / math.prod(data["shape"])

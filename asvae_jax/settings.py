@@ -62,6 +62,7 @@ class AsIntroVae:
     distance_pairs: Literal["rec_fake", "real_fake"]
     kernel: Literal["per_dim", "product", "prior", "constant"]
     bandwidth: float
+    narrow_bandwidths: tuple[float, ...]
     statistic: Literal["V", "U"]
     root_distance: bool
     squash_distance: bool

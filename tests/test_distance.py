@@ -180,6 +180,31 @@ def test_bandwidth_makes_the_product_kernel_an_expected_rbf_kernel():
 
 
 @pytest.mark.usefixtures("x64")
+def test_narrow_bandwidths_add_rbf_kernels_of_the_means():
+    p, q = random_codes(14, 4, dtype=np.float64), random_codes(15, 3, dtype=np.float64)
+    squared = np.sum(np.square(np.asarray(p.mean)[:, None] - np.asarray(q.mean)[None]), axis=-1)
+    wide = pairwise_kernel(p, q, kernel="product", bandwidth=1.5)
+    values = pairwise_kernel(p, q, kernel="product", bandwidth=1.5, narrow_bandwidths=(0.4, 0.05))
+    np.testing.assert_allclose(values, wide + np.exp(-squared / 0.8) + np.exp(-squared / 0.1), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_narrow_bandwidths_see_the_width_of_a_cluster_that_broad_codes_hide():
+    rng = np.random.default_rng(0)
+
+    def cluster(width):
+        return Gaussian(jnp.asarray(width * rng.standard_normal((400, 2))), jnp.zeros((400, 2)))
+
+    def contrast(**kernel):
+        """D between a width and a half of it, in units of D between two draws of one."""
+        distance_to = partial(as_distance, cluster(0.1), kernel="product", bandwidth=1.0, **kernel)
+        return distance_to(cluster(0.05)) / distance_to(cluster(0.1))
+
+    assert contrast() < 3
+    assert contrast(narrow_bandwidths=(0.0125,)) > 10
+
+
+@pytest.mark.usefixtures("x64")
 def test_per_dim_kernel_is_the_one_dimensional_integral_without_its_constant():
     integral = jnp.sum(density(LINE, *P1) * density(LINE, *Q1)) * 0.01
     value = pairwise_kernel(one_code(*P1), one_code(*Q1))[0, 0, 0]
@@ -276,12 +301,13 @@ def test_forms_agree_for_any_two_batch_sizes(kernel, sizes):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("narrow", [(), (0.4, 0.05)])
 @pytest.mark.parametrize("form", ["pairwise", "tiled"])
-def test_forms_agree_with_a_bandwidth(form):
+def test_forms_agree_with_a_bandwidth(form, narrow):
     p, q = random_codes(10, 6, dtype=np.float64), random_codes(11, 4, dtype=np.float64)
-    k = partial(pairwise_kernel, kernel="product", bandwidth=1.5)
+    k = partial(pairwise_kernel, kernel="product", bandwidth=1.5, narrow_bandwidths=narrow)
     expected = jnp.mean(k(p, p)) + jnp.mean(k(q, q)) - 2 * jnp.mean(k(p, q))
-    value = as_distance(p, q, kernel="product", bandwidth=1.5, method=form)
+    value = as_distance(p, q, kernel="product", bandwidth=1.5, narrow_bandwidths=narrow, method=form)
     assert value == pytest.approx(float(expected), rel=1e-12)
     assert value != pytest.approx(float(as_distance(p, q, kernel="product", method=form)), rel=0.1)
 
@@ -296,16 +322,22 @@ def test_grid_holds_for_the_narrowest_code_it_promises():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kernel", distance.KERNELS)
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        *(dict(kernel=name) for name in distance.KERNELS),
+        dict(kernel="product", bandwidth=1.5, narrow_bandwidths=(0.4, 0.05)),
+    ],
+)
 def test_u_statistic_is_the_mean_over_different_codes(kernel):
     p, q = random_codes(12, 5, dtype=np.float64), random_codes(13, 3, dtype=np.float64)
 
     def mean_of_different(codes):
-        k = np.asarray(pairwise_kernel(codes, codes, kernel=kernel))
+        k = np.asarray(pairwise_kernel(codes, codes, **kernel))
         return np.mean(k[~np.eye(len(k), dtype=bool)])
 
-    expected = mean_of_different(p) + mean_of_different(q) - 2 * jnp.mean(pairwise_kernel(p, q, kernel=kernel))
-    assert as_distance(p, q, kernel=kernel, statistic="U") == pytest.approx(float(expected), rel=1e-12)
+    expected = mean_of_different(p) + mean_of_different(q) - 2 * jnp.mean(pairwise_kernel(p, q, **kernel))
+    assert as_distance(p, q, **kernel, statistic="U") == pytest.approx(float(expected), rel=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -445,6 +477,8 @@ def test_batch_over_four_devices_equals_one_device(form):
         (dict(method="fast"), "method must be one of auto, pairwise, tiled, grid; got 'fast'"),
         (dict(bandwidth=0.5), "bandwidth=0.5 belongs to kernel='product'; kernel='per_dim' has none"),
         (dict(bandwidth=0.5, kernel="prior"), "bandwidth=0.5 belongs to kernel='product'; kernel='prior' has none"),
+        (dict(narrow_bandwidths=(0.1,)), "narrow_bandwidths are for kernel='product' with a bandwidth"),
+        (dict(narrow_bandwidths=(0.1,), kernel="product"), "narrow_bandwidths are for kernel='product' with a bandw"),
         (dict(method="grid", kernel="product"), "method='grid' needs kernel='per_dim', got 'product'"),
         (dict(method="grid", kernel="prior"), "method='grid' needs kernel='per_dim', got 'prior'"),
     ],
