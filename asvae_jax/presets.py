@@ -133,9 +133,9 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     recommended = _Recommended(
         method=dict(
             w_enc=2.5, w_dec=3.0, balance_pulls=True, slope_weight=1e-3, slope_until=0.5,
-            narrow_bandwidths=(0.1, 0.0125),
+            narrow_bandwidths=(),
         ),
-        optimizer=dict(learning_rate=6e-4, encoder_factor=8.0, encoder_rise=0.5),
+        optimizer=dict(learning_rate=6e-4, encoder_factor=3.0, encoder_rise=0.5),
     )  # fmt: skip
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
