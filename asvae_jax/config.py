@@ -59,8 +59,7 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     if method["name"] == "asintrovae":
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
-            balance_pulls=False, w_dec_growth=1.0,
-            narrow_bandwidths=(),
+            balance_pulls=False, w_dec_growth=1.0, narrow_bandwidths=(),
         )  # fmt: skip
         method = {**without, **method}
         # The bound on the codes' slope used to last to the end.
