@@ -120,7 +120,7 @@ def check(config: Config) -> None:
             "them to ().",
         )
         _require(
-            min(method.narrow_bandwidths, default=1.0) > 0,
+            all(h2 > 0 for h2 in method.narrow_bandwidths),
             f"method.narrow_bandwidths={method.narrow_bandwidths} must be positive.",
         )
         _require(

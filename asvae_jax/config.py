@@ -54,8 +54,9 @@ def resolve(config: Config | ConfigDict | Mapping[str, Any]) -> Config:
 
 
 def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as an older version stored them, with those that it had no choice in."""
-    method = dict(settings["method"])
+    """Settings as an older version stored them in JSON, with those that it had no choice in."""
+    settings = _with_tuples(settings)
+    method = settings["method"]
     if method["name"] == "asintrovae":
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
@@ -67,6 +68,16 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     without = dict(final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0)
     optimizer = {**without, **settings["optimizer"]}
     return {**settings, "method": method, "optimizer": optimizer}
+
+
+def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that JSON made lists of are tuples again."""
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            value = _with_tuples(value)
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
 
 
 def resolve_data(values: Mapping[str, Any]) -> ImageData:

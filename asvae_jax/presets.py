@@ -230,10 +230,8 @@ def images(
 
 def variant_of(method: Mapping[str, Any]) -> str:
     """The words for a method's settings, as far as a reading has a name: "asintrovae,released", "vae"."""
-    # JSON knows no tuples.
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in method.items()}
     for word, reading in READINGS.items():
-        if method["name"] == "asintrovae" and reading.items() <= settings.items():
+        if method["name"] == "asintrovae" and reading.items() <= dict(method).items():
             return f"asintrovae,{word}"
     return str(method["name"])
 

@@ -198,6 +198,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("optimizer", "encoder_rise"),
     ]:
         del stored[section][key]
+    assert of_this_version(stored) == config.to_dict()
     assert resolve(of_this_version(stored)) == config
 
 
