@@ -1,0 +1,244 @@
+"""AS-IntroVAE by hand: what its distance is made of, how it is weighed, and which network each of its terms moves."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gradient_terms import decoder_terms, encoder_terms
+from toy_runs import BATCH, LATENT, assert_close, is_zero, toy_config, toy_inputs
+
+from asvae_jax import methods
+from asvae_jax.distance import as_distance
+from asvae_jax.gaussians import kl_to_standard_normal, squash
+from asvae_jax.losses import annealed_kl_weight
+from asvae_jax.models import make_networks
+from asvae_jax.update import make_update
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return make_networks(toy_config("asintrovae"))
+
+
+def by_hand(config, step):
+    """Adversarial terms of both phases from the codes, each stream's KL taken as the reading has it."""
+    method = config.method
+    state, images, noise = toy_inputs(config)
+    encoder, decoder = state.params["encoder"], state.params["decoder"]
+    networks = make_networks(config)
+    s = methods.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=True)
+    c = float(annealed_kl_weight(step, total_steps=config.training.steps, schedule=method.kl_schedule))
+    # Per pair and per dimension, before any weight.
+    d = float(as_distance(s.q_rec, s.q_fake, squash=True, method="pairwise"))
+    return s, c, d
+
+
+def readings(config, step):
+    state, images, noise = toy_inputs(config)
+    method = methods.make_method(config)
+    encoder, decoder = state.params["encoder"], state.params["decoder"]
+    phase = method.encoder_loss(encoder, decoder, images, noise, jnp.int32(step))
+    _, terms = method.decoder_loss(encoder, decoder, images, phase.z, noise, jnp.int32(step))
+    return phase.metrics, terms
+
+
+@pytest.mark.parametrize(
+    ("reading", "encoder_factor", "decoder_factor", "squashed_kl"),
+    [("paper", LATENT, LATENT, False), ("released", BATCH * BATCH * LATENT, 1, True)],
+)
+def test_readings_weigh_d_and_squash_the_kl_where_they_say(reading, encoder_factor, decoder_factor, squashed_kl):
+    # So small a b_neg that the summed distance does not saturate the exponential.
+    config, step = toy_config(f"asintrovae,{reading}", b_neg=0.002), 2
+    metrics, terms = readings(config, step)
+    s, c, d = by_hand(config, step)
+    assert 0.2 < c < 0.6 and d > 1e-3
+    kl_rec, kl_fake = kl_to_standard_normal(s.q_rec), kl_to_standard_normal(s.q_fake)
+    # Raw in the encoder phase, whatever the reading.
+    assert metrics["kl_rec"] == pytest.approx(float(jnp.mean(kl_rec)), rel=1e-5)
+    blends = [c * kl + (1 - c) * encoder_factor * d for kl in (kl_rec, kl_fake)]
+    exponentials = [
+        jnp.exp(-2 * 0.5 * (0.2 * err + 0.002 * blend))
+        for err, blend in zip((s.err_rec, s.err_fake), blends, strict=True)
+    ]
+    expected = float(sum(map(jnp.mean, exponentials))) / 4
+    assert metrics["encoder/adversarial"] == pytest.approx(expected, rel=1e-4)
+
+    judged = [kl_to_standard_normal(squash(q) if squashed_kl else q) for q in (s.q_rec, s.q_fake)]
+    kl = float(sum(map(jnp.mean, judged)))
+    expected = 0.5 * 0.5 * 0.3 * (c * kl + (1 - c) * decoder_factor * d)
+    assert terms["adversarial"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("over_pairs", ["mean", "sum"])
+@pytest.mark.parametrize("over_dims", ["mean", "sum"])
+def test_sums_are_the_batch_squared_and_z_times_the_means(over_pairs, over_dims):
+    words = dict(
+        over_pairs_encoder=over_pairs,
+        over_dims_encoder=over_dims,
+        over_pairs_decoder=over_pairs,
+        over_dims_decoder=over_dims,
+    )
+    # At step 0 the KL weighs nothing, so that the decoder's adversarial term is 0.5 s b_kl D.
+    config = toy_config("asintrovae", **words)
+    metrics, terms = readings(config, step=0)
+    _, c, d = by_hand(config, step=0)
+    assert c == 0
+    factor = (BATCH**2 if over_pairs == "sum" else 1) * (LATENT if over_dims == "sum" else 1)
+    assert metrics["as_distance"] == pytest.approx(factor * d, rel=1e-4)
+    assert terms["adversarial"] == pytest.approx(0.5 * 0.5 * 0.3 * factor * d, rel=1e-4)
+
+
+def test_encoder_climbs_d_and_decoder_descends_it():
+    # Without reconstruction and KL (step 0), D is all that the adversarial terms know.
+    config = toy_config("asintrovae", b_rec=0.0)
+    terms, decoder = encoder_terms(config, only=["encoder/adversarial", "as_distance"]), decoder_terms(config)
+    d = 2 * by_hand(config, 0)[2]
+    # (1 / alpha) exp(-alpha s b_neg D) has the slope -s b_neg exp(-alpha s b_neg D) in D.
+    slope = -0.5 * 0.9 * np.exp(-2 * 0.5 * 0.9 * d)
+    expected = jax.tree.map(lambda g: slope * g, terms["as_distance"][0])
+    assert_close(terms["encoder/adversarial"][0], expected, rtol=1e-3)
+
+    state, images, noise = toy_inputs(config)
+    networks = make_networks(config)
+
+    def distance(decoder):
+        s = methods.decoder_streams(networks, state.params["encoder"], decoder, images, noise.eps_real, noise)
+        return as_distance(s.q_rec, s.q_fake, squash=True, method="pairwise", over_dims="sum")
+
+    # 0.5 s b_kl > 0
+    expected = jax.tree.map(lambda g: 0.5 * 0.5 * 0.3 * g, jax.grad(distance)(state.params["decoder"]))
+    assert_close(decoder["adversarial"][1], expected, rtol=1e-3)
+
+
+OUTSIDE = dict(distance_in="loss", kl_schedule="none", kl_rate=0.0, w_enc=3.0, w_dec=4.0, b_neg=0.1)
+
+
+@pytest.mark.parametrize("pairs", ["rec_fake", "real_fake"])
+def test_distance_outside_the_exponential_stands_beside_sintrovae(pairs):
+    config = toy_config("asintrovae", **OUTSIDE, distance_pairs=pairs)
+    metrics, terms = readings(config, step=0)
+    s, _, _ = by_hand(config, step=0)
+    other = s.q_rec if pairs == "rec_fake" else s.q_real
+    d = float(as_distance(other, s.q_fake, squash=True, method="pairwise", over_dims="sum"))
+    assert metrics["as_distance"] == pytest.approx(d, rel=1e-4)
+    # s is 0.5.
+    assert metrics["encoder/distance"] == pytest.approx(-0.5 * 3 * d, rel=1e-4)
+    assert terms["distance"] == pytest.approx(0.5 * 4 * d, rel=1e-4)
+    plain_metrics, plain_terms = readings(toy_config("sintrovae", b_neg=0.1), step=0)
+    for name in ("encoder/adversarial", "encoder/kl", "saturated", "exponent_fake"):
+        assert metrics[name] == pytest.approx(float(plain_metrics[name]), rel=1e-5)
+    assert terms["adversarial"] == pytest.approx(float(plain_terms["adversarial"]), rel=1e-5)
+
+
+def test_without_annealing_kl_and_distance_both_have_their_whole_weight():
+    config = toy_config("asintrovae", kl_schedule="none", kl_rate=0.0, b_neg=0.002)
+    metrics, terms = readings(config, step=0)
+    s, _, d = by_hand(toy_config("asintrovae"), step=0)
+    kl = float(sum(jnp.mean(kl_to_standard_normal(q)) for q in (s.q_rec, s.q_fake)))
+    assert metrics["kl_weight"] == 1
+    assert terms["adversarial"] == pytest.approx(0.5 * 0.5 * 0.3 * (kl + LATENT * d), rel=1e-4)
+
+
+def test_distance_between_real_and_fake_moves_the_encoder_by_both_and_the_decoder_by_fake(networks):
+    config = toy_config("asintrovae", **OUTSIDE, distance_pairs="real_fake")
+    state, images, noise = toy_inputs(config)
+    encoder, decoder = state.params["encoder"], state.params["decoder"]
+
+    def distance(encoder_of_real, encoder_of_fake, decoder):
+        fake = networks.encode(encoder_of_fake, networks.decode(decoder, noise.prior))
+        return as_distance(networks.encode(encoder_of_real, images), fake, squash=True, over_dims="sum")
+
+    by_real, by_fake, by_decoder = jax.grad(distance, argnums=(0, 1, 2))(encoder, encoder, decoder)
+    of_encoder, of_decoder, _ = encoder_terms(config, only=["encoder/distance"])["encoder/distance"]
+    assert not is_zero(by_real) and not is_zero(by_fake) and is_zero(of_decoder)
+    assert_close(of_encoder, jax.tree.map(lambda a, b: -0.5 * 3 * (a + b), by_real, by_fake), rtol=1e-3)
+    assert_close(decoder_terms(config)["distance"][1], jax.tree.map(lambda g: 0.5 * 4 * g, by_decoder), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("where", "unit"), [("loss", 1.0), ("exponent", 0.5 * 0.3)])
+def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as_was_asked(networks, where, unit):
+    config = partial(toy_config, "asintrovae", distance_in=where, distance_pairs="real_fake")
+    fixed, balanced, without = config(w_dec=1.0), config(w_dec=5.0, balance_pulls=True), config(w_dec=0.0)
+    state, images, noise = toy_inputs(fixed)
+    encoder = state.params["encoder"]
+    fake = networks.decode(state.params["decoder"], noise.prior)
+
+    def kl(fake):
+        return 0.5 * 0.3 * jnp.mean(kl_to_standard_normal(networks.encode(encoder, fake)))
+
+    def distance(fake):
+        codes = networks.encode(encoder, images), networks.encode(encoder, fake)
+        return unit * as_distance(*codes, squash=True, over_dims="sum")
+
+    of_kl, of_distance = (jnp.linalg.norm(jax.grad(pull)(fake)) for pull in (kl, distance))
+    term = "distance" if where == "loss" else "adversarial"
+    by_fixed, by_balanced, by_rest = (decoder_terms(c)[term][1] for c in (fixed, balanced, without))
+    one, asked = (jax.tree.map(jnp.subtract, by_all, by_rest) for by_all in (by_fixed, by_balanced))
+    assert_close(asked, jax.tree.map(lambda g: 5 * of_kl / of_distance * g, one), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (10, 1.0), (15, 2.0), (20, 3.0)])
+@pytest.mark.parametrize("balance_pulls", [False, True])
+def test_the_decoders_stake_grows_over_the_second_half(step, factor, balance_pulls):
+    # Of 20 steps.
+    config = partial(
+        toy_config, "asintrovae", distance_in="loss", distance_pairs="real_fake", kl_schedule="none", kl_rate=0.0,
+        balance_pulls=balance_pulls,
+    )  # fmt: skip
+    one, grown = (readings(config(w_dec_growth=growth), step)[1]["distance"] for growth in (1.0, 3.0))
+    assert grown == pytest.approx(factor * float(one), rel=1e-5)
+
+
+def test_a_constant_distance_gates_and_moves_nothing():
+    config = toy_config("asintrovae", kernel="constant", over_pairs_encoder="sum", b_neg=0.002)
+    terms = encoder_terms(config, only=["as_distance"])
+    assert all(is_zero(gradient) for gradient in terms["as_distance"])
+    metrics, _ = readings(config, step=0)
+    assert metrics["as_distance"] == BATCH**2
+
+
+def test_slope_of_the_codes_reaches_the_encoder_alone():
+    config = toy_config("asintrovae", slope_weight=0.4, slope_until=0.5)
+    step = config.training.steps // 4
+    state, images, noise = toy_inputs(config)
+    encoder, networks = state.params["encoder"], make_networks(config)
+    with_term, without = (
+        methods.make_method(c).encoder_loss(encoder, state.params["decoder"], images, noise, jnp.int32(step))
+        for c in (config, toy_config("asintrovae"))
+    )
+    jacobians = jax.vmap(jax.jacrev(lambda x: networks.encode(encoder, x[None]).mean[0]))(images)
+    along = jnp.einsum("bz,bzd->bd", noise.eps_fake, jacobians)
+    # Half of the pixel's size times the weight, of which half is left.
+    term = 0.5 * 0.5 * (0.5 * 0.4) * jnp.mean(jnp.sum(along**2, axis=1))
+    assert with_term.metrics["encoder/slope"] == pytest.approx(float(term), rel=1e-4)
+    assert with_term.loss == pytest.approx(float(without.loss + term), rel=1e-5)
+    of_encoder, of_decoder, _ = encoder_terms(config, only=["encoder/slope"])["encoder/slope"]
+    assert not is_zero(of_encoder) and is_zero(of_decoder)
+
+
+def test_slope_of_the_codes_is_free_once_the_bound_has_fallen():
+    config = toy_config("asintrovae", slope_weight=0.4, slope_until=0.5)
+    half = config.training.steps // 2
+    slopes = [float(readings(config, step)[0]["encoder/slope"]) for step in (half - 1, half, half + 1)]
+    assert slopes[0] > 0 and slopes[1:] == [0, 0]
+
+
+def test_root_of_the_distance_is_the_distance_itself():
+    config = toy_config("asintrovae", root_distance=True)
+    metrics, _ = readings(config, step=0)
+    assert metrics["as_distance"] == pytest.approx((LATENT * by_hand(config, 0)[2]) ** 0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("reading", ["paper", "released"])
+def test_kl_weight_counts_all_steps_of_the_run_warm_up_included(reading):
+    config = toy_config(f"asintrovae,{reading}")
+    state, images, noise = toy_inputs(config)
+    warm_up, adversarial = jax.jit(make_update(config.warmup())), jax.jit(make_update(config))
+    for _ in range(2):
+        state, _ = warm_up(state, images, noise)
+    schedule = (lambda x: min(x, 1)) if reading == "paper" else np.tanh
+    for step in (2, 3):
+        state, metrics = adversarial(state, images, noise)
+        assert metrics["kl_weight"] == pytest.approx(schedule(5 * step / config.training.steps), rel=1e-5)
