@@ -1,5 +1,6 @@
 """What tests share: four virtual CPU devices, a compilation cache and, on demand, float64 or a place for originals."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -29,6 +30,24 @@ def x64():
     """float64 within one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory):
+    """`twelve_steps.CONFIG` in one go, a `Run`."""
+    from twelve_steps import CONFIG
+
+    from asvae_jax.train import train
+
+    return train(CONFIG, tmp_path_factory.mktemp("straight"))
+
+
+@pytest.fixture
+def package_log(caplog, monkeypatch):
+    """`caplog` that hears the package, although a command line which ran before in this process keeps its lines from
+    the root logger."""
+    monkeypatch.setattr(logging.getLogger("asvae_jax"), "propagate", True)
+    return caplog
 
 
 @pytest.fixture

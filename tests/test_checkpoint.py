@@ -190,16 +190,14 @@ DAMAGES = [flip_byte, truncate, remove_item, cut_metadata, cut_meta_item, empty_
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_step_is_passed_over_with_a_loud_line(damage, tmp_path, caplog, monkeypatch):
-    # A command line that ran before in this process may have switched propagation off.
-    monkeypatch.setattr(logging.getLogger("asvae_jax"), "propagate", True)
+def test_damaged_step_is_passed_over_with_a_loud_line(damage, tmp_path, package_log):
     save(tmp_path, 1, 2, 3)
     damage(tmp_path / "3")
     with CheckpointStore(tmp_path) as store:
         items, meta = store.read_newest(templates(TOY))
     assert meta["step"] == 2
     assert_bit_equal(items["params"], some_state(TOY, 2).params)
-    loud = [record for record in caplog.records if record.levelno >= logging.ERROR and "DAMAGED" in record.message]
+    loud = [record for record in package_log.records if record.levelno >= logging.ERROR and "DAMAGED" in record.message]
     assert len(loud) == 1 and "step 3" in loud[0].message
 
 

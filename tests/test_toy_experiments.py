@@ -177,14 +177,14 @@ def test_all_modes_are_those_of_the_toy():
     assert table1.all_modes(row("8gaussians"), "ema") == "-"
 
 
-def test_cells_of_other_settings_are_passed_over(table, trained, tmp_path, caplog):
+def test_cells_of_other_settings_are_passed_over(table, trained, tmp_path, package_log):
     options = ("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
     table(*options)
     file = tmp_path / "toys.jsonl"
     record = json.loads(file.read_text())
     record["settings"]["optimizer"]["learning_rate"] = 0.5
     file.write_text(json.dumps(record) + "\n")
-    caplog.set_level("WARNING", "asvae_jax")
+    package_log.set_level("WARNING", "asvae_jax")
     table(*options)
     assert len(trained) == 2
     # The newer line counts from now on.
