@@ -111,17 +111,21 @@ def check(config: Config) -> None:
         _require(method.alpha > 0, "method.alpha must be positive.")
     if isinstance(method, AsIntroVae):
         _require(
-            method.kernel == "product" or method.bandwidth == 0,
-            f"method.bandwidth={method.bandwidth} belongs to kernel='product'; set it to 0 for {method.kernel!r}.",
+            method.kernel in ("product", "means") or method.bandwidth == 0,
+            f"method.bandwidth={method.bandwidth} belongs to kernel='product' or 'means'; set it to 0 for "
+            f"{method.kernel!r}.",
         )
         _require(
-            not method.narrow_bandwidths or (method.kernel == "product" and method.bandwidth > 0),
-            f"method.narrow_bandwidths={method.narrow_bandwidths} belong to kernel='product' with a bandwidth; set "
-            "them to ().",
+            method.kernel != "means" or method.bandwidth > 0, "method.kernel='means' needs a positive method.bandwidth."
         )
         _require(
-            all(h2 > 0 for h2 in method.narrow_bandwidths),
-            f"method.narrow_bandwidths={method.narrow_bandwidths} must be positive.",
+            method.kernel != "constant" or not method.means_bandwidths,
+            f"method.means_bandwidths={method.means_bandwidths} stand beside a D that measures; set them to () for "
+            "kernel='constant'.",
+        )
+        _require(
+            all(h2 > 0 for h2 in method.means_bandwidths),
+            f"method.means_bandwidths={method.means_bandwidths} must be positive.",
         )
         _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,

@@ -60,9 +60,12 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     if method["name"] == "asintrovae":
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
-            balance_pulls=False, w_dec_growth=1.0, narrow_bandwidths=(),
+            balance_pulls=False, w_dec_growth=1.0, means_bandwidths=(),
         )  # fmt: skip
         method = {**without, **method}
+        # Narrow kernels that were part of D itself. No setting of today means them; none of them is what it was.
+        if method.get("narrow_bandwidths") == ():
+            del method["narrow_bandwidths"]
         # The bound on the codes' slope used to last to the end.
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
     without = dict(final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0)

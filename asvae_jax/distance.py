@@ -11,7 +11,7 @@ mixtures. Three ways to compute it, one value:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -22,12 +22,12 @@ import jax.numpy as jnp
 from asvae_jax.gaussians import Gaussian, in_full_precision
 from asvae_jax.gaussians import squash as squash_codes
 
-Kernel = Literal["per_dim", "product", "prior"]
+Kernel = Literal["per_dim", "product", "prior", "means"]
 Statistic = Literal["V", "U"]
 OverDims = Literal["mean", "sum"]
 Method = Literal["auto", "pairwise", "tiled", "grid"]
 
-KERNELS = ("per_dim", "product", "prior")
+KERNELS = ("per_dim", "product", "prior", "means")
 STATISTICS = ("V", "U")
 OVER_DIMS = ("mean", "sum")
 METHODS = ("auto", "pairwise", "tiled", "grid")
@@ -43,14 +43,7 @@ _TILE_ELEMENTS = {"cpu": 2**15}
 _TILE_ELEMENTS_OF_ACCELERATORS = 2**22
 
 
-def pairwise_kernel(
-    p: Gaussian,
-    q: Gaussian,
-    *,
-    kernel: Kernel = "per_dim",
-    bandwidth: float = 0.0,
-    narrow_bandwidths: Sequence[float] = (),
-) -> jax.Array:
+def pairwise_kernel(p: Gaussian, q: Gaussian, *, kernel: Kernel = "per_dim", bandwidth: float = 0.0) -> jax.Array:
     """The kernel of every pair of codes. With S = v_i + v_j and d = mu_i - mu_j, per dimension:
 
     - `per_dim`: S^(-1/2) exp(-d^2 / (2 S)), kept apart for each dimension;
@@ -60,31 +53,32 @@ def pairwise_kernel(
       S + h^2 in place of S, times (2 pi h^2)^(Z/2), without which it would leave float32 by Z = 64; h^2 = Z / 2 still
       tells codes apart at Z = 256;
     - `prior`: E over z ~ N(0, I) of p_i(z) q_j(z) (the text of Eq. 7): the product kernel times
-      N(m; 0, 1 + v_i v_j / S), m = (mu_i v_j + mu_j v_i) / S.
+      N(m; 0, 1 + v_i v_j / S), m = (mu_i v_j + mu_j v_i) / S;
+    - `means`: exp(-|mu_i - mu_j|^2 / (2 h^2)), with a `bandwidth` h^2: what `product` with it is for codes without any
+      variance. The others are at least as wide as the codes are; this sees what is finer than that.
 
     Args:
       p: fields [N, Z].
       q: fields [M, Z].
       kernel: one of the above.
-      bandwidth: h^2, for `product` only; 0 for none.
-      narrow_bandwidths: for `product` with a bandwidth: adds exp(-d^2 / (2 h^2)) for each of these h^2, d between the
-        means alone. A kernel of codes is at least as wide as the codes are; these see what is finer than that. A sum of
-        RBF kernels of several widths is usual in kernel distances of learnt features (arXiv 1705.08584).
+      bandwidth: h^2, for `product`, where 0 is none, and for `means`, which needs one.
 
     Returns:
       [N, M, Z] for `per_dim`, else [N, M]; positive.
 
     Raises:
-      ValueError: for an unknown kernel, or bandwidths with a kernel that has none.
+      ValueError: for an unknown kernel, a bandwidth with a kernel that has none, or none with `means`.
     """
-    _check_kernel(kernel, bandwidth, narrow_bandwidths)
+    _check_kernel(kernel, bandwidth)
     p, q = in_full_precision(p), in_full_precision(q)
     chex.assert_rank([p.mean, p.logvar, q.mean, q.logvar], 2)
     # Dimensions first, [Z, N, M]: a CPU's vectors run along the last axis, and Z may be 2.
     mean_p, mean_q = p.mean.T[:, :, None], q.mean.T[:, None, :]
+    squared = jnp.square(mean_p - mean_q)
+    if kernel == "means":
+        return jnp.exp(-0.5 * jnp.sum(squared, axis=0) / bandwidth)
     variance_p, variance_q = jnp.exp(p.logvar).T[:, :, None], jnp.exp(q.logvar).T[:, None, :]
     total = variance_p + variance_q + bandwidth
-    squared = jnp.square(mean_p - mean_q)
     exponent = -0.5 * squared / total
     if kernel == "per_dim":
         return jnp.moveaxis(jnp.exp(exponent) / jnp.sqrt(total), 0, -1)
@@ -94,8 +88,7 @@ def pairwise_kernel(
         middle = (mean_p * variance_q + mean_q * variance_p) / total
         spread = 1 + variance_p * variance_q / total
         log_kernel += -0.5 * jnp.log(2 * jnp.pi * spread) - 0.5 * jnp.square(middle) / spread
-    narrow = (jnp.exp(-0.5 * jnp.sum(squared, axis=0) / h2) for h2 in narrow_bandwidths)
-    return sum(narrow, start=jnp.exp(jnp.sum(log_kernel, axis=0)))
+    return jnp.exp(jnp.sum(log_kernel, axis=0))
 
 
 def as_distance(
@@ -106,7 +99,6 @@ def as_distance(
     statistic: Statistic = "V",
     over_dims: OverDims = "mean",
     bandwidth: float = 0.0,
-    narrow_bandwidths: Sequence[float] = (),
     squash: bool = False,
     method: Method = "auto",
 ) -> jax.Array:
@@ -119,8 +111,7 @@ def as_distance(
       statistic: `V` averages over all pairs: non-negative, and 0 for a permuted copy. `U` leaves out i = j: unbiased,
         may be negative.
       over_dims: how `per_dim` joins the dimensions; the other kernels have joined them already.
-      bandwidth: h^2 of the `product` kernel.
-      narrow_bandwidths: h^2 of the kernels of means that are added to it; see `pairwise_kernel`.
+      bandwidth: h^2 of the kernels `product` and `means`; see `pairwise_kernel`.
       squash: tanh of means and log-variances first. Without it an encoder can make D grow without limit by shrinking
         its variances. Under it D(per_dim, mean) lies in [0, 2.178].
       method: `auto` takes the grid for squashed per_dim codes, else pairs, in tiles once they are many. `grid`
@@ -131,10 +122,10 @@ def as_distance(
       A scalar, float32 (float64 for float64 codes), whatever the devices that the batch is spread over.
 
     Raises:
-      ValueError: for an unknown word, bandwidths or a grid with a kernel that has none, or the U statistic of fewer
-        than two codes.
+      ValueError: for an unknown word, a bandwidth or a grid with a kernel that has none, `means` without a bandwidth,
+        or the U statistic of fewer than two codes.
     """
-    _check_kernel(kernel, bandwidth, narrow_bandwidths)
+    _check_kernel(kernel, bandwidth)
     _check_word("statistic", statistic, STATISTICS)
     _check_word("over_dims", over_dims, OVER_DIMS)
     _check_word("method", method, METHODS)
@@ -152,7 +143,7 @@ def as_distance(
     if method == "auto":
         method = _pick_method(p, q, kernel, squash)
 
-    pair_kernel = partial(pairwise_kernel, kernel=kernel, bandwidth=bandwidth, narrow_bandwidths=narrow_bandwidths)
+    pair_kernel = partial(pairwise_kernel, kernel=kernel, bandwidth=bandwidth)
     if method == "grid":
         distance, within_p, within_q = _grid_terms(p, q, _nodes(p, q, squash))
     else:
@@ -272,12 +263,12 @@ def _one_row(code: Gaussian) -> Gaussian:
     return Gaussian(code.mean[None], code.logvar[None])
 
 
-def _check_kernel(kernel: str, bandwidth: float, narrow_bandwidths: Sequence[float]) -> None:
+def _check_kernel(kernel: str, bandwidth: float) -> None:
     _check_word("kernel", kernel, KERNELS)
-    if narrow_bandwidths and not bandwidth:
-        raise ValueError("narrow_bandwidths are for kernel='product' with a bandwidth, beside which they are narrow.")
-    if bandwidth and kernel != "product":
-        raise ValueError(f"bandwidth={bandwidth} belongs to kernel='product'; kernel={kernel!r} has none.")
+    if bandwidth and kernel not in ("product", "means"):
+        raise ValueError(f"bandwidth={bandwidth} belongs to kernel='product' or 'means'; kernel={kernel!r} has none.")
+    if kernel == "means" and not bandwidth > 0:
+        raise ValueError(f"kernel='means' needs a positive bandwidth, got {bandwidth}.")
 
 
 def _check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:

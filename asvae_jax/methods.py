@@ -8,6 +8,7 @@ decoder phase the updated encoder's.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -244,27 +245,32 @@ def asintrovae(config: Config) -> Method:
         )
         return c, jnp.ones_like(c) if setting.kl_schedule == "none" else 1 - c
 
-    def distance(s: Streams | DecoderStreams, over_pairs, over_dims):
+    def distances(s: Streams | DecoderStreams, over_pairs, over_dims) -> list[jax.Array]:
+        """D, and the one between the codes' means alone if there is one."""
         codes = s.q_rec if setting.distance_pairs == "rec_fake" else s.q_real
+        measure = partial(
+            as_distance, codes, s.q_fake, statistic=setting.statistic, over_dims=over_dims,
+            squash=setting.squash_distance,
+        )  # fmt: skip
         if setting.kernel == "constant":
             # An ablation: what is left of the method if D opens and shuts the exponential but measures nothing.
-            mean_over_pairs = jnp.ones(())
+            found = [jnp.ones(())]
         else:
-            mean_over_pairs = as_distance(
-                codes, s.q_fake, kernel=setting.kernel, statistic=setting.statistic, over_dims=over_dims,
-                bandwidth=setting.bandwidth, narrow_bandwidths=setting.narrow_bandwidths,
-                squash=setting.squash_distance,
-            )  # fmt: skip
-        pairs = codes.mean.shape[0] * s.q_fake.mean.shape[0]
-        d = mean_over_pairs * pairs if over_pairs == "sum" else mean_over_pairs
-        # The small number keeps the root's slope finite where the two batches are alike.
-        return jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) if setting.root_distance else d
+            found = [measure(kernel=setting.kernel, bandwidth=setting.bandwidth)]
+        if setting.means_bandwidths:
+            found.append(sum(measure(kernel="means", bandwidth=h2) for h2 in setting.means_bandwidths))
+        if over_pairs == "sum":
+            pairs = codes.mean.shape[0] * s.q_fake.mean.shape[0]
+            found = [d * pairs for d in found]
+        # Each has a root of its own, or the chance that is in a distance of narrow kernels would silence the other. The
+        # small number keeps the root's slope finite where the two batches are alike.
+        return [jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) for d in found] if setting.root_distance else found
 
     def encoder_loss(encoder, decoder, images, noise, step):
         s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
         c, weight = kl_and_distance_weights(step)
-        d = distance(s, setting.over_pairs_encoder, setting.over_dims_encoder)
+        d = sum(distances(s, setting.over_pairs_encoder, setting.over_dims_encoder))
         objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
         loss, terms = objective(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
@@ -296,25 +302,28 @@ def asintrovae(config: Config) -> Method:
         def judged_kl(q: Gaussian) -> jax.Array:
             return kl_to_standard_normal(squash(q) if setting.squash_decoder_kl else q)
 
-        def distance_to(q_fake: Gaussian) -> jax.Array:
-            return distance(s._replace(q_fake=q_fake), setting.over_pairs_decoder, setting.over_dims_decoder)
+        def distances_to(q_fake: Gaussian) -> list[jax.Array]:
+            return distances(s._replace(q_fake=q_fake), setting.over_pairs_decoder, setting.over_dims_decoder)
 
-        kl_rec, kl_fake, d = judged_kl(s.q_rec), judged_kl(s.q_fake), distance_to(s.q_fake)
+        kl_rec, kl_fake, found = judged_kl(s.q_rec), judged_kl(s.q_fake), distances_to(s.q_fake)
         c, weight = kl_and_distance_weights(step)
         # Late in training the rate is low, and what is chance in a batch's D averages out over the steps.
         second_half = jnp.clip(2 * step / config.training.steps - 1, 0, 1)
         weight *= 1 + (setting.w_dec_growth - 1) * second_half
         if setting.balance_pulls:
             unit = 1.0 if outside else 0.5 * setting.b_kl
-            of_kl, of_distance = _pulls(
+            of_kl, *of_distances = _pulls(
                 lambda x: networks.encode(encoder, x),
                 networks.decode(decoder, noise.prior),
-                [lambda q: 0.5 * setting.b_kl * jnp.mean(judged_kl(q)), lambda q: unit * distance_to(q)],
+                [
+                    lambda q: 0.5 * setting.b_kl * jnp.mean(judged_kl(q)),
+                    *(lambda q, n=n: unit * distances_to(q)[n] for n in range(len(found))),
+                ],
             )
-            weight *= of_kl / (of_distance + _PULL_EPSILON)
+            found = [d * of_kl / (of_d + _PULL_EPSILON) for d, of_d in zip(found, of_distances, strict=True)]
         objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
         return objective(
-            s.err_real, kl_rec, kl_fake, d, c, *_redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
+            s.err_real, kl_rec, kl_fake, sum(found), c, *_redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=setting.w_dec,
         )  # fmt: skip
 

@@ -60,9 +60,9 @@ class AsIntroVae:
     kl_rate: float
     distance_in: Literal["exponent", "loss"]
     distance_pairs: Literal["rec_fake", "real_fake"]
-    kernel: Literal["per_dim", "product", "prior", "constant"]
+    kernel: Literal["per_dim", "product", "prior", "means", "constant"]
     bandwidth: float
-    narrow_bandwidths: tuple[float, ...]
+    means_bandwidths: tuple[float, ...]
     statistic: Literal["V", "U"]
     root_distance: bool
     squash_distance: bool

@@ -179,6 +179,42 @@ def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as
     assert_close(asked, jax.tree.map(lambda g: 5 * of_kl / of_distance * g, one), rtol=1e-3)
 
 
+MEANS = dict(**OUTSIDE, distance_pairs="real_fake", kernel="product", bandwidth=1.0, squash_distance=False)
+
+
+def test_distance_between_the_means_has_a_root_of_its_own():
+    config = toy_config("asintrovae", **MEANS, root_distance=True, means_bandwidths=(0.4, 0.05))
+    metrics, terms = readings(config, step=0)
+    s, _, _ = by_hand(config, step=0)
+    d = as_distance(s.q_real, s.q_fake, kernel="product", bandwidth=1.0)
+    of_means = sum(as_distance(s.q_real, s.q_fake, kernel="means", bandwidth=h2) for h2 in (0.4, 0.05))
+    expected = float(d**0.5 + of_means**0.5)
+    assert metrics["as_distance"] == pytest.approx(expected, rel=1e-3)
+    assert metrics["encoder/distance"] == pytest.approx(-0.5 * 3 * expected, rel=1e-3)
+    assert terms["distance"] == pytest.approx(0.5 * 4 * expected, rel=1e-3)
+
+
+def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):
+    config = partial(toy_config, "asintrovae", **MEANS, balance_pulls=True)
+    state, images, noise = toy_inputs(config())
+    encoder = state.params["encoder"]
+
+    def pulls(config):
+        """The gradient of the decoder's term of D by its parameters."""
+        method = methods.make_method(config)
+
+        def distance(decoder):
+            z = methods.encoder_streams(networks, encoder, decoder, images, noise, True).z
+            return method.decoder_loss(encoder, decoder, images, z, noise, jnp.int32(0))[1]["distance"]
+
+        return jax.grad(distance)(state.params["decoder"])
+
+    of_one, of_both = pulls(config()), pulls(config(means_bandwidths=(0.05,)))
+    of_means = pulls(config(kernel="means", bandwidth=0.05))
+    assert_close(of_both, jax.tree.map(jnp.add, of_one, of_means), rtol=1e-3)
+    assert not is_zero(of_means)
+
+
 @pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (10, 1.0), (15, 2.0), (20, 3.0)])
 @pytest.mark.parametrize("balance_pulls", [False, True])
 def test_the_decoders_stake_grows_over_the_second_half(step, factor, balance_pulls):

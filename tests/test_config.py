@@ -9,6 +9,7 @@ from training_runs import ROOT
 
 from asvae_jax import presets
 from asvae_jax.config import load_file, of_this_version, resolve
+from asvae_jax.errors import ConfigError
 from asvae_jax.settings import METHOD_SETTINGS, TOY_LIMITS, ImageData, ToyData
 
 WORDS = ["", "vae", "introvae", "sintrovae", "asintrovae", "asintrovae,released", "asintrovae,paper", "wgan_gp"]
@@ -160,7 +161,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "slope_until"),
         ("method", "balance_pulls"),
         ("method", "w_dec_growth"),
-        ("method", "narrow_bandwidths"),
+        ("method", "means_bandwidths"),
         ("optimizer", "final_factor"),
         ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),
@@ -169,6 +170,16 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         del stored[section][key]
     assert of_this_version(stored) == config.to_dict()
     assert resolve(of_this_version(stored)) == config
+
+
+def test_narrow_kernels_within_the_distance_are_no_setting_of_today():
+    config = resolve(raw("asintrovae,recommended"))
+    stored = json.loads(json.dumps(config.to_dict()))
+    stored["method"]["narrow_bandwidths"] = []
+    assert resolve(of_this_version(stored)) == config
+    stored["method"]["narrow_bandwidths"] = [0.1]
+    with pytest.raises(ConfigError, match="method.narrow_bandwidths"):
+        resolve(of_this_version(stored))
 
 
 def test_bound_of_an_older_version_lasted_to_the_end():

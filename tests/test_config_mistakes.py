@@ -110,17 +110,18 @@ from asvae_jax.settings import IMAGE_SETS
         (
             "asintrovae",
             dict(method__bandwidth=1.0),
-            r"method\.bandwidth=1\.0 belongs to kernel='product'; set it to 0 for 'per_dim'",
+            r"method\.bandwidth=1\.0 belongs to kernel='product' or 'means'; set it to 0 for 'per_dim'",
+        ),
+        ("asintrovae", dict(method__kernel="means"), r"method\.kernel='means' needs a positive method\.bandwidth"),
+        (
+            "asintrovae",
+            dict(method__means_bandwidths=(0.1,), method__kernel="constant"),
+            r"method\.means_bandwidths=\(0\.1,\) stand beside a D that measures; set them to \(\) for",
         ),
         (
             "asintrovae",
-            dict(method__narrow_bandwidths=(0.1,)),
-            r"method\.narrow_bandwidths=\(0\.1,\) belong to kernel='product' with a bandwidth; set them to \(\)",
-        ),
-        (
-            "asintrovae",
-            dict(method__narrow_bandwidths=(0.1, 0.0), method__kernel="product", method__bandwidth=1.0),
-            r"method\.narrow_bandwidths=\(0\.1, 0\.0\) must be positive",
+            dict(method__means_bandwidths=(0.1, 0.0)),
+            r"method\.means_bandwidths=\(0\.1, 0\.0\) must be positive",
         ),
         (
             "asintrovae",

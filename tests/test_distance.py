@@ -55,7 +55,9 @@ def forms(kernel):
     return ["pairwise", "tiled", "grid", "auto"] if kernel == "per_dim" else ["pairwise", "tiled", "auto"]
 
 
-FORMS = [(kernel, form) for kernel in distance.KERNELS for form in forms(kernel)]
+# Those that need no bandwidth.
+KERNELS = ("per_dim", "product", "prior")
+FORMS = [(kernel, form) for kernel in KERNELS for form in forms(kernel)]
 
 
 # Golden values
@@ -176,7 +178,7 @@ def test_few_elements_do_make_tiles(monkeypatch):
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (5, 3)])
-@pytest.mark.parametrize("kernel", distance.KERNELS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_forms_agree_for_any_two_batch_sizes(kernel, sizes):
     p, q = random_codes(8, sizes[0]), random_codes(9, sizes[1])
     k = jax.jit(partial(pairwise_kernel, kernel=kernel))
@@ -187,15 +189,15 @@ def test_forms_agree_for_any_two_batch_sizes(kernel, sizes):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("narrow", [(), (0.4, 0.05)])
+@pytest.mark.parametrize("kernel", ["product", "means"])
 @pytest.mark.parametrize("form", ["pairwise", "tiled"])
-def test_forms_agree_with_a_bandwidth(form, narrow):
+def test_forms_agree_with_a_bandwidth(form, kernel):
     p, q = random_codes(10, 6, dtype=np.float64), random_codes(11, 4, dtype=np.float64)
-    k = partial(pairwise_kernel, kernel="product", bandwidth=1.5, narrow_bandwidths=narrow)
+    k = partial(pairwise_kernel, kernel=kernel, bandwidth=1.5)
     expected = jnp.mean(k(p, p)) + jnp.mean(k(q, q)) - 2 * jnp.mean(k(p, q))
-    value = as_distance(p, q, kernel="product", bandwidth=1.5, narrow_bandwidths=narrow, method=form)
+    value = as_distance(p, q, kernel=kernel, bandwidth=1.5, method=form)
     assert value == pytest.approx(float(expected), rel=1e-12)
-    assert value != pytest.approx(float(as_distance(p, q, kernel="product", method=form)), rel=0.1)
+    assert value != pytest.approx(float(as_distance(p, q, kernel=kernel, bandwidth=15.0, method=form)), rel=0.1)
 
 
 @pytest.mark.usefixtures("x64")
@@ -211,8 +213,9 @@ def test_grid_holds_for_the_narrowest_code_it_promises():
 @pytest.mark.parametrize(
     "kernel",
     [
-        *(dict(kernel=name) for name in distance.KERNELS),
-        dict(kernel="product", bandwidth=1.5, narrow_bandwidths=(0.4, 0.05)),
+        *(dict(kernel=name) for name in KERNELS),
+        dict(kernel="product", bandwidth=1.5),
+        dict(kernel="means", bandwidth=0.4),
     ],
 )
 def test_u_statistic_is_the_mean_over_different_codes(kernel):
@@ -357,14 +360,13 @@ def test_batch_over_four_devices_equals_one_device(form):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(kernel="rbf"), "kernel must be one of per_dim, product, prior; got 'rbf'"),
+        (dict(kernel="rbf"), "kernel must be one of per_dim, product, prior, means; got 'rbf'"),
         (dict(statistic="W"), "statistic must be one of V, U; got 'W'"),
         (dict(over_dims="max"), "over_dims must be one of mean, sum; got 'max'"),
         (dict(method="fast"), "method must be one of auto, pairwise, tiled, grid; got 'fast'"),
-        (dict(bandwidth=0.5), "bandwidth=0.5 belongs to kernel='product'; kernel='per_dim' has none"),
-        (dict(bandwidth=0.5, kernel="prior"), "bandwidth=0.5 belongs to kernel='product'; kernel='prior' has none"),
-        (dict(narrow_bandwidths=(0.1,)), "narrow_bandwidths are for kernel='product' with a bandwidth"),
-        (dict(narrow_bandwidths=(0.1,), kernel="product"), "narrow_bandwidths are for kernel='product' with a bandw"),
+        (dict(bandwidth=0.5), "bandwidth=0.5 belongs to kernel='product' or 'means'; kernel='per_dim' has none"),
+        (dict(bandwidth=0.5, kernel="prior"), "belongs to kernel='product' or 'means'; kernel='prior' has none"),
+        (dict(kernel="means"), "kernel='means' needs a positive bandwidth, got 0.0"),
         (dict(method="grid", kernel="product"), "method='grid' needs kernel='per_dim', got 'product'"),
         (dict(method="grid", kernel="prior"), "method='grid' needs kernel='per_dim', got 'prior'"),
     ],

@@ -71,16 +71,17 @@ def test_bandwidth_makes_the_product_kernel_an_expected_rbf_kernel():
 
 
 @pytest.mark.usefixtures("x64")
-def test_narrow_bandwidths_add_rbf_kernels_of_the_means():
+def test_kernel_of_the_means_is_the_product_kernel_of_codes_without_variance():
     p, q = random_codes(14, 4, dtype=np.float64), random_codes(15, 3, dtype=np.float64)
+    values = pairwise_kernel(p, q, kernel="means", bandwidth=0.4)
     squared = np.sum(np.square(np.asarray(p.mean)[:, None] - np.asarray(q.mean)[None]), axis=-1)
-    wide = pairwise_kernel(p, q, kernel="product", bandwidth=1.5)
-    values = pairwise_kernel(p, q, kernel="product", bandwidth=1.5, narrow_bandwidths=(0.4, 0.05))
-    np.testing.assert_allclose(values, wide + np.exp(-squared / 0.8) + np.exp(-squared / 0.1), rtol=1e-12)
+    np.testing.assert_allclose(values, np.exp(-squared / 0.8), rtol=1e-12)
+    points = [Gaussian(codes.mean, jnp.full_like(codes.mean, -60.0)) for codes in (p, q)]
+    np.testing.assert_allclose(values, pairwise_kernel(*points, kernel="product", bandwidth=0.4), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
-def test_narrow_bandwidths_see_the_width_of_a_cluster_that_broad_codes_hide():
+def test_kernel_of_the_means_sees_the_width_of_a_cluster_that_broad_codes_hide():
     rng = np.random.default_rng(0)
 
     def cluster(width):
@@ -88,11 +89,11 @@ def test_narrow_bandwidths_see_the_width_of_a_cluster_that_broad_codes_hide():
 
     def contrast(**kernel):
         """D between a width and a half of it, in units of D between two draws of one."""
-        distance_to = partial(as_distance, cluster(0.1), kernel="product", bandwidth=1.0, **kernel)
+        distance_to = partial(as_distance, cluster(0.1), **kernel)
         return distance_to(cluster(0.05)) / distance_to(cluster(0.1))
 
-    assert contrast() < 3
-    assert contrast(narrow_bandwidths=(0.0125,)) > 10
+    assert contrast(kernel="product", bandwidth=1.0) < 3
+    assert contrast(kernel="means", bandwidth=0.0125) > 10
 
 
 @pytest.mark.usefixtures("x64")

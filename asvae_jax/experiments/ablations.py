@@ -17,7 +17,7 @@ Changes = Mapping[str, Any]
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
-_NARROW = {"method.narrow_bandwidths": (0.1, 0.0125)}
+_MEANS_TOO = {"method.means_bandwidths": (0.1, 0.0125)}
 _SQUARE_FALL = {"optimizer.fall_power": 2.0, "optimizer.final_factor": 0.01}
 _FIXED_D = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
@@ -96,9 +96,9 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "no bandwidth": {"method.bandwidth": 0.0},
         "bandwidth a quarter": {"method.bandwidth": 0.25},
         "bandwidth fourfold": {"method.bandwidth": 4.0},
-        "narrow kernels of the means too": _NARROW,
-        "narrow kernels of the means too, the encoder at eight times the rate": {
-            **_NARROW,
+        "a distance between the means too": _MEANS_TOO,
+        "a distance between the means too, the encoder at eight times the rate": {
+            **_MEANS_TOO,
             "optimizer.encoder_factor": 8.0,
         },
         "squashed codes": {"method.squash_distance": True},
