@@ -178,7 +178,7 @@ def test_narrow_kernels_within_the_distance_are_no_setting_of_today():
     stored["method"]["narrow_bandwidths"] = []
     assert resolve(of_this_version(stored)) == config
     stored["method"]["narrow_bandwidths"] = [0.1]
-    with pytest.raises(ConfigError, match="method.narrow_bandwidths"):
+    with pytest.raises(ConfigError, match=r"method\.narrow_bandwidths"):
         resolve(of_this_version(stored))
 
 
