@@ -128,6 +128,11 @@ def check(config: Config) -> None:
             f"method.means_bandwidths={method.means_bandwidths} must be positive.",
         )
         _require(
+            0 <= method.means_from <= 0.5 if method.means_bandwidths else method.means_from == 0,
+            f"method.means_from={method.means_from} is the share of training.steps after which the distance of "
+            "method.means_bandwidths begins to count; must lie in [0, 0.5], and be 0 without one.",
+        )
+        _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,
             f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
         )

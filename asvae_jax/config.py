@@ -60,7 +60,7 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     if method["name"] == "asintrovae":
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
-            balance_pulls=False, w_dec_growth=1.0, means_bandwidths=(),
+            balance_pulls=False, w_dec_growth=1.0, means_bandwidths=(), means_from=0.0,
         )  # fmt: skip
         method = {**without, **method}
         # Narrow kernels that were part of D itself. No setting of today means them; none of them is what it was.

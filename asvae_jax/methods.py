@@ -246,7 +246,7 @@ def asintrovae(config: Config) -> Method:
         return c, jnp.ones_like(c) if setting.kl_schedule == "none" else 1 - c
 
     def distances(s: Streams | DecoderStreams, over_pairs, over_dims) -> list[jax.Array]:
-        """D, and the one between the codes' means alone if there is one."""
+        """D, and the one between the codes' means if there is one."""
         codes = s.q_rec if setting.distance_pairs == "rec_fake" else s.q_real
         measure = partial(
             as_distance, codes, s.q_fake, statistic=setting.statistic, over_dims=over_dims,
@@ -266,11 +266,19 @@ def asintrovae(config: Config) -> Method:
         # small number keeps the root's slope finite where the two batches are alike.
         return [jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) for d in found] if setting.root_distance else found
 
+    def in_sum(found: list[jax.Array], step) -> jax.Array:
+        """`distances` in one: modes must be parted before their shape is of interest."""
+        d, *of_means = found
+        if not of_means:
+            return d
+        begins = setting.means_from * config.training.steps
+        return d + (jnp.clip(step / begins - 1, 0, 1) if begins else 1.0) * of_means[0]
+
     def encoder_loss(encoder, decoder, images, noise, step):
         s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
         c, weight = kl_and_distance_weights(step)
-        d = sum(distances(s, setting.over_pairs_encoder, setting.over_dims_encoder))
+        d = in_sum(distances(s, setting.over_pairs_encoder, setting.over_dims_encoder), step)
         objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
         loss, terms = objective(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
@@ -323,8 +331,8 @@ def asintrovae(config: Config) -> Method:
             found = [d * of_kl / (of_d + _PULL_EPSILON) for d, of_d in zip(found, of_distances, strict=True)]
         objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
         return objective(
-            s.err_real, kl_rec, kl_fake, sum(found), c, *_redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
-            b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=setting.w_dec,
+            s.err_real, kl_rec, kl_fake, in_sum(found, step), c, *_redecoding_errors(setting, s), weight,
+            b_rec=setting.b_rec, b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=setting.w_dec,
         )  # fmt: skip
 
     return Method(encoder_loss, decoder_loss)

@@ -39,8 +39,8 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0, w_dec_growth=1.0)
 _DISTANCE = dict(
-    kernel="per_dim", bandwidth=0.0, means_bandwidths=(), statistic="V", root_distance=False, squash_distance=True,
-    balance_pulls=False, slope_weight=0.0, slope_until=0.0,
+    kernel="per_dim", bandwidth=0.0, means_bandwidths=(), means_from=0.0, statistic="V", root_distance=False,
+    squash_distance=True, balance_pulls=False, slope_weight=0.0, slope_until=0.0,
 )  # fmt: skip
 _MEANS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
@@ -56,7 +56,7 @@ READINGS: dict[str, dict[str, Any]] = {
     # Ours: docs/results/table1.md. The rest is `_Recommended`, or `_method`'s.
     "recommended": dict(
         **_MEANS, distance_in="loss", distance_pairs="real_fake", kernel="product", means_bandwidths=(),
-        statistic="V", root_distance=True, squash_distance=False, kl_schedule="none", kl_rate=0.0,
+        means_from=0.0, statistic="V", root_distance=True, squash_distance=False, kl_schedule="none", kl_rate=0.0,
         squash_decoder_kl=False, w_dec_growth=1.0,
     ),
 }  # fmt: skip

@@ -63,6 +63,7 @@ class AsIntroVae:
     kernel: Literal["per_dim", "product", "prior", "means", "constant"]
     bandwidth: float
     means_bandwidths: tuple[float, ...]
+    means_from: float
     statistic: Literal["V", "U"]
     root_distance: bool
     squash_distance: bool

@@ -194,6 +194,22 @@ def test_distance_between_the_means_has_a_root_of_its_own():
     assert terms["distance"] == pytest.approx(0.5 * 4 * expected, rel=1e-3)
 
 
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (5, 0.0), (7, 0.4), (10, 1.0), (20, 1.0)])
+def test_distance_between_the_means_begins_to_count_when_it_is_asked_to(step, share):
+    # Of 20 steps.
+    config = partial(toy_config, "asintrovae", **MEANS)
+    alone, beside, rising = (
+        [metrics["as_distance"], metrics["encoder/distance"], terms["distance"]]
+        for metrics, terms in (
+            readings(config(**changes), step)
+            for changes in ({}, dict(means_bandwidths=(0.05,)), dict(means_bandwidths=(0.05,), means_from=0.25))
+        )
+    )
+    for d, both, so_far in zip(alone, beside, rising, strict=True):
+        assert so_far == pytest.approx(float(d + share * (both - d)), rel=1e-5)
+        assert abs(both - d) > 0.01
+
+
 def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):
     config = partial(toy_config, "asintrovae", **MEANS, balance_pulls=True)
     state, images, noise = toy_inputs(config())

@@ -162,6 +162,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "balance_pulls"),
         ("method", "w_dec_growth"),
         ("method", "means_bandwidths"),
+        ("method", "means_from"),
         ("optimizer", "final_factor"),
         ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),

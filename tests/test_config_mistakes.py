@@ -125,6 +125,12 @@ from asvae_jax.settings import IMAGE_SETS
         ),
         (
             "asintrovae",
+            dict(method__means_from=0.6, method__means_bandwidths=(0.1,)),
+            r"method\.means_from=0\.6 is the share .* must lie in \[0, 0\.5\]",
+        ),
+        ("asintrovae", dict(method__means_from=0.25), r"method\.means_from=0\.25 is the share .* be 0 without one"),
+        (
+            "asintrovae",
             dict(method__kl_schedule="constant"),
             r"method\.kl_rate=5\.0 is the KL weight itself .* must lie in \[0, 1\]",
         ),

@@ -18,6 +18,7 @@ _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
 _MEANS_TOO = {"method.means_bandwidths": (0.1, 0.0125)}
+_MEANS_LATE = {**_MEANS_TOO, "method.means_from": 0.25}
 _SQUARE_FALL = {"optimizer.fall_power": 2.0, "optimizer.final_factor": 0.01}
 _FIXED_D = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
@@ -97,10 +98,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "bandwidth a quarter": {"method.bandwidth": 0.25},
         "bandwidth fourfold": {"method.bandwidth": 4.0},
         "a distance between the means too": _MEANS_TOO,
-        "a distance between the means too, the encoder at eight times the rate": {
-            **_MEANS_TOO,
-            "optimizer.encoder_factor": 8.0,
-        },
+        "a distance between the means too, from a quarter of the steps on": _MEANS_LATE,
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
         "fixed D, one rate": _FIXED_D_ONE_RATE,
