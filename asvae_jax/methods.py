@@ -258,7 +258,8 @@ def asintrovae(config: Config) -> Method:
         else:
             found = [measure(kernel=setting.kernel, bandwidth=setting.bandwidth)]
         if setting.means_bandwidths:
-            found.append(sum(measure(kernel="means", bandwidth=h2) for h2 in setting.means_bandwidths))
+            of_means = [measure(kernel="means", bandwidth=h2) for h2 in setting.means_bandwidths]
+            found.append(sum(of_means, start=jnp.zeros(())))
         if over_pairs == "sum":
             pairs = codes.mean.shape[0] * s.q_fake.mean.shape[0]
             found = [d * pairs for d in found]
