@@ -63,7 +63,7 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
             balance_pulls=False, w_dec_growth=1.0, means_bandwidths=(), means_from=0.0,
         )  # fmt: skip
         method = {**without, **method}
-        # Narrow kernels that were part of D itself. No setting of today means them; none of them is what it was.
+        # Narrow kernels used to be part of D itself, which no setting of today says. Without any, nothing is lost.
         if method.get("narrow_bandwidths") == ():
             del method["narrow_bandwidths"]
         # The bound on the codes' slope used to last to the end.

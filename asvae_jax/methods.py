@@ -268,7 +268,8 @@ def asintrovae(config: Config) -> Method:
         return [jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) for d in found] if setting.root_distance else found
 
     def in_sum(found: list[jax.Array], step) -> jax.Array:
-        """`distances` in one: modes must be parted before their shape is of interest."""
+        """D plus the distance between the means, in so far as that counts by now: modes must be parted before their
+        shape is of interest."""
         d, *of_means = found
         if not of_means:
             return d
