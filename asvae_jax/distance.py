@@ -43,7 +43,9 @@ _TILE_ELEMENTS = {"cpu": 2**15}
 _TILE_ELEMENTS_OF_ACCELERATORS = 2**22
 
 
-def pairwise_kernel(p: Gaussian, q: Gaussian, *, kernel: Kernel = "per_dim", bandwidth: float = 0.0) -> jax.Array:
+def pairwise_kernel(
+    p: Gaussian, q: Gaussian, *, kernel: Kernel = "per_dim", bandwidth: float | tuple[float, ...] = 0.0
+) -> jax.Array:
     """The kernel of every pair of codes. With S = v_i + v_j and d = mu_i - mu_j, per dimension:
 
     - `per_dim`: S^(-1/2) exp(-d^2 / (2 S)), kept apart for each dimension;
@@ -55,34 +57,37 @@ def pairwise_kernel(p: Gaussian, q: Gaussian, *, kernel: Kernel = "per_dim", ban
     - `prior`: E over z ~ N(0, I) of p_i(z) q_j(z) (the text of Eq. 7): the product kernel times
       N(m; 0, 1 + v_i v_j / S), m = (mu_i v_j + mu_j v_i) / S;
     - `means`: exp(-|mu_i - mu_j|^2 / (2 h^2)), with a `bandwidth` h^2: what `product` with it is for codes without any
-      variance. The others are at least as wide as the codes are; this sees what is finer than that.
+      variance. The others are at least as wide as the codes are; this sees what is finer than that. With several h^2
+      it is the sum over them.
 
     Args:
       p: fields [N, Z].
       q: fields [M, Z].
       kernel: one of the above.
-      bandwidth: h^2, for `product`, where 0 is none, and for `means`, which needs one.
+      bandwidth: h^2, for `product`, where 0 is none, and for `means`, which needs one and may have several.
 
     Returns:
       [N, M, Z] for `per_dim`, else [N, M]; positive.
 
     Raises:
-      ValueError: for an unknown kernel, a bandwidth with a kernel that has none, or none with `means`.
+      ValueError: for an unknown kernel, bandwidths that it does not have, or none with `means`.
     """
-    _check_kernel(kernel, bandwidth)
+    bandwidths = _checked_bandwidths(kernel, bandwidth)
     p, q = in_full_precision(p), in_full_precision(q)
     chex.assert_rank([p.mean, p.logvar, q.mean, q.logvar], 2)
     # Dimensions first, [Z, N, M]: a CPU's vectors run along the last axis, and Z may be 2.
     mean_p, mean_q = p.mean.T[:, :, None], q.mean.T[:, None, :]
     squared = jnp.square(mean_p - mean_q)
     if kernel == "means":
-        return jnp.exp(-0.5 * jnp.sum(squared, axis=0) / bandwidth)
+        squared = jnp.sum(squared, axis=0)
+        return sum((jnp.exp(-0.5 * squared / h2) for h2 in bandwidths), start=jnp.zeros_like(squared))
+    (h2,) = bandwidths
     variance_p, variance_q = jnp.exp(p.logvar).T[:, :, None], jnp.exp(q.logvar).T[:, None, :]
-    total = variance_p + variance_q + bandwidth
+    total = variance_p + variance_q + h2
     exponent = -0.5 * squared / total
     if kernel == "per_dim":
         return jnp.moveaxis(jnp.exp(exponent) / jnp.sqrt(total), 0, -1)
-    unit = bandwidth if bandwidth else 1 / (2 * math.pi)
+    unit = h2 if h2 else 1 / (2 * math.pi)
     log_kernel = exponent - 0.5 * jnp.log(total / unit)
     if kernel == "prior":
         middle = (mean_p * variance_q + mean_q * variance_p) / total
@@ -98,7 +103,7 @@ def as_distance(
     kernel: Kernel = "per_dim",
     statistic: Statistic = "V",
     over_dims: OverDims = "mean",
-    bandwidth: float = 0.0,
+    bandwidth: float | tuple[float, ...] = 0.0,
     squash: bool = False,
     method: Method = "auto",
 ) -> jax.Array:
@@ -111,7 +116,7 @@ def as_distance(
       statistic: `V` averages over all pairs: non-negative, and 0 for a permuted copy. `U` leaves out i = j: unbiased,
         may be negative.
       over_dims: how `per_dim` joins the dimensions; the other kernels have joined them already.
-      bandwidth: h^2 of the kernels `product` and `means`; see `pairwise_kernel`.
+      bandwidth: h^2 of the kernels `product` and `means`, of which the latter may have several; see `pairwise_kernel`.
       squash: tanh of means and log-variances first. Without it an encoder can make D grow without limit by shrinking
         its variances. Under it D(per_dim, mean) lies in [0, 2.178].
       method: `auto` takes the grid for squashed per_dim codes, else pairs, in tiles once they are many. `grid`
@@ -122,10 +127,10 @@ def as_distance(
       A scalar, float32 (float64 for float64 codes), whatever the devices that the batch is spread over.
 
     Raises:
-      ValueError: for an unknown word, a bandwidth or a grid with a kernel that has none, `means` without a bandwidth,
+      ValueError: for an unknown word, bandwidths or a grid that the kernel does not have, `means` without a bandwidth,
         or the U statistic of fewer than two codes.
     """
-    _check_kernel(kernel, bandwidth)
+    _checked_bandwidths(kernel, bandwidth)
     _check_word("statistic", statistic, STATISTICS)
     _check_word("over_dims", over_dims, OVER_DIMS)
     _check_word("method", method, METHODS)
@@ -263,12 +268,16 @@ def _one_row(code: Gaussian) -> Gaussian:
     return Gaussian(code.mean[None], code.logvar[None])
 
 
-def _check_kernel(kernel: str, bandwidth: float) -> None:
+def _checked_bandwidths(kernel: str, bandwidth: float | tuple[float, ...]) -> tuple[float, ...]:
     _check_word("kernel", kernel, KERNELS)
-    if bandwidth and kernel not in ("product", "means"):
+    bandwidths = bandwidth if isinstance(bandwidth, tuple) else (bandwidth,)
+    if any(bandwidths) and kernel not in ("product", "means"):
         raise ValueError(f"bandwidth={bandwidth} belongs to kernel='product' or 'means'; kernel={kernel!r} has none.")
-    if kernel == "means" and not bandwidth > 0:
+    if kernel == "means" and not (bandwidths and min(bandwidths) > 0):
         raise ValueError(f"kernel='means' needs a positive bandwidth, got {bandwidth}.")
+    if kernel != "means" and len(bandwidths) != 1:
+        raise ValueError(f"kernel={kernel!r} has one bandwidth, got {bandwidth}; kernel='means' may have several.")
+    return bandwidths
 
 
 def _check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 from asvae_jax.config import resolve
 from asvae_jax.data import toys
 from asvae_jax.data.augment import training_images
-from asvae_jax.methods import DecoderLoss, EncoderPhase, Method, Metrics, StepNoise, make_method
+from asvae_jax.methods import make_method
 from asvae_jax.models import make_networks
 from asvae_jax.settings import Config, ImageData
+from asvae_jax.streams import DecoderLoss, EncoderPhase, Method, Metrics, StepNoise
 
 __all__ = [
     "StepNoise",

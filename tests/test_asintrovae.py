@@ -9,7 +9,7 @@ import pytest
 from gradient_terms import decoder_terms, encoder_terms
 from toy_runs import BATCH, LATENT, assert_close, is_zero, toy_config, toy_inputs
 
-from asvae_jax import methods
+from asvae_jax import methods, streams
 from asvae_jax.distance import as_distance
 from asvae_jax.gaussians import kl_to_standard_normal, squash
 from asvae_jax.losses import annealed_kl_weight
@@ -28,7 +28,7 @@ def by_hand(config, step):
     state, images, noise = toy_inputs(config)
     encoder, decoder = state.params["encoder"], state.params["decoder"]
     networks = make_networks(config)
-    s = methods.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=True)
+    s = streams.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=True)
     c = float(annealed_kl_weight(step, total_steps=config.training.steps, schedule=method.kl_schedule))
     # Per pair and per dimension, before any weight.
     d = float(as_distance(s.q_rec, s.q_fake, squash=True, method="pairwise"))
@@ -104,7 +104,7 @@ def test_encoder_climbs_d_and_decoder_descends_it():
     networks = make_networks(config)
 
     def distance(decoder):
-        s = methods.decoder_streams(networks, state.params["encoder"], decoder, images, noise.eps_real, noise)
+        s = streams.decoder_streams(networks, state.params["encoder"], decoder, images, noise.eps_real, noise)
         return as_distance(s.q_rec, s.q_fake, squash=True, method="pairwise", over_dims="sum")
 
     # 0.5 s b_kl > 0
@@ -220,7 +220,7 @@ def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):
         method = methods.make_method(config)
 
         def distance(decoder):
-            z = methods.encoder_streams(networks, encoder, decoder, images, noise, True).z
+            z = streams.encoder_streams(networks, encoder, decoder, images, noise, True).z
             return method.decoder_loss(encoder, decoder, images, z, noise, jnp.int32(0))[1]["distance"]
 
         return jax.grad(distance)(state.params["decoder"])

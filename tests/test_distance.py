@@ -201,6 +201,14 @@ def test_forms_agree_with_a_bandwidth(form, kernel):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("form", ["pairwise", "tiled"])
+def test_several_bandwidths_are_the_sum_of_the_distances_of_each(form):
+    p, q = random_codes(16, 6, dtype=np.float64), random_codes(17, 4, dtype=np.float64)
+    distance = partial(as_distance, p, q, kernel="means", method=form)
+    assert distance(bandwidth=(1.5, 0.1)) == pytest.approx(float(distance(bandwidth=1.5) + distance(bandwidth=0.1)))
+
+
+@pytest.mark.usefixtures("x64")
 def test_grid_holds_for_the_narrowest_code_it_promises():
     # Standard deviations of 1/500 of the span.
     span = 10.0
@@ -216,6 +224,7 @@ def test_grid_holds_for_the_narrowest_code_it_promises():
         *(dict(kernel=name) for name in KERNELS),
         dict(kernel="product", bandwidth=1.5),
         dict(kernel="means", bandwidth=0.4),
+        dict(kernel="means", bandwidth=(0.4, 0.05)),
     ],
 )
 def test_u_statistic_is_the_mean_over_different_codes(kernel):
@@ -367,6 +376,9 @@ def test_batch_over_four_devices_equals_one_device(form):
         (dict(bandwidth=0.5), "bandwidth=0.5 belongs to kernel='product' or 'means'; kernel='per_dim' has none"),
         (dict(bandwidth=0.5, kernel="prior"), "belongs to kernel='product' or 'means'; kernel='prior' has none"),
         (dict(kernel="means"), "kernel='means' needs a positive bandwidth, got 0.0"),
+        (dict(kernel="means", bandwidth=(0.1, 0.0)), r"kernel='means' needs a positive bandwidth, got \(0\.1, 0\.0\)"),
+        (dict(kernel="means", bandwidth=()), r"kernel='means' needs a positive bandwidth, got \(\)"),
+        (dict(kernel="product", bandwidth=(0.1, 0.2)), r"kernel='product' has one bandwidth, got \(0\.1, 0\.2\)"),
         (dict(method="grid", kernel="product"), "method='grid' needs kernel='per_dim', got 'product'"),
         (dict(method="grid", kernel="prior"), "method='grid' needs kernel='per_dim', got 'prior'"),
     ],

@@ -9,7 +9,7 @@ import pytest
 from gradient_terms import by_terms, decoder_terms, encoder_terms
 from toy_runs import assert_close, is_zero, toy_config, toy_inputs
 
-from asvae_jax import methods
+from asvae_jax import methods, streams
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, sample
 from asvae_jax.losses import reconstruction_error
 from asvae_jax.models import make_networks
@@ -26,11 +26,11 @@ ALIVE = {
 }
 
 
-def stream_means(streams):
+def stream_means(s):
     """The mean error and KL of each stream."""
     return {
         name: jnp.mean(field if name.startswith("err") else kl_to_standard_normal(field))
-        for name, field in streams._asdict().items()
+        for name, field in s._asdict().items()
         if name != "z"
     }
 
@@ -118,7 +118,7 @@ def test_rec_target_gradient_switch(rec_target_gradient, networks, inputs):
 
     def means(encoder, images):
         return stream_means(
-            methods.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=rec_target_gradient)
+            streams.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=rec_target_gradient)
         )
 
     gradients = by_terms(means)(encoder, images)
@@ -179,7 +179,7 @@ def test_codes_of_both_streams_move_the_decoder(stream, networks, inputs):
 
     def means(decoder):
         return stream_means(
-            methods.decoder_streams(networks, state.params["encoder"], decoder, images, noise.eps_real, noise)
+            streams.decoder_streams(networks, state.params["encoder"], decoder, images, noise.eps_real, noise)
         )
 
     gradients = by_terms(means)(state.params["decoder"])
@@ -217,7 +217,7 @@ def test_redecodings_see_codes_and_targets_as_constants(introspective, networks,
 
 def test_gamma_r_decides_about_redecodings_and_the_decoder_but_not_the_encoder():
     negligible, large = toy_config("asintrovae"), toy_config("asintrovae", **REDECODING)
-    assert negligible.method.gamma_r <= methods.NEGLIGIBLE_GAMMA_R
+    assert negligible.method.gamma_r <= streams.NEGLIGIBLE_GAMMA_R
     state, images, noise = toy_inputs(negligible)
     (without, metrics), (with_it, more) = (jax.jit(make_update(c))(state, images, noise) for c in (negligible, large))
     assert "decoder/redecoding" not in metrics and "decoder/redecoding" in more
@@ -323,12 +323,12 @@ def test_active_units_are_the_dimensions_whose_means_vary():
     config = toy_config("vae")
     varied = jnp.linspace(-1, 1, 8)
     q = Gaussian(jnp.stack([varied, 0.01 * varied, varied + 3], axis=1), jnp.zeros((8, 3)))
-    assert methods._code_health(config, [q])["active_units"] == 2
+    assert streams.code_health(config, [q])["active_units"] == 2
 
 
 def test_saturation_is_the_share_of_examples_below_a_millionth():
     setting = toy_config("sintrovae").method
     # Exponents -2 * 0.5 * (0.2 * err + 0.9 * kl): -1 and -100.
-    metrics = methods._saturation(setting, jnp.array([0.5, 50.0]), jnp.array([1.0, 100.0]))
+    metrics = streams.saturation(setting, jnp.array([0.5, 50.0]), jnp.array([1.0, 100.0]))
     assert metrics["saturated"] == 0.5
     assert metrics["exponent_fake"] == pytest.approx(-50.5, rel=1e-5)

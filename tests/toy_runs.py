@@ -7,8 +7,8 @@ import numpy as np
 from asvae_jax import presets
 from asvae_jax.config import resolve
 from asvae_jax.data import toys
-from asvae_jax.methods import StepNoise
 from asvae_jax.settings import Config
+from asvae_jax.streams import StepNoise
 from asvae_jax.update import draw_noise, init_state
 
 METHODS = ("vae", "introvae", "sintrovae", "asintrovae", "wgan_gp")

@@ -18,9 +18,9 @@ from asvae_jax.experiments.report import write_json, write_picture
 from asvae_jax.experiments.toy_cells import Budget, Cell
 from asvae_jax.figures import Course, courses_sheet
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal
-from asvae_jax.methods import decoder_streams
 from asvae_jax.models import make_networks
 from asvae_jax.settings import Config
+from asvae_jax.streams import decoder_streams
 from asvae_jax.update import draw_noise
 
 VARIANTS = ("sintrovae", "asintrovae,released")

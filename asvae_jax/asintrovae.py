@@ -1,0 +1,171 @@
+"""AS-IntroVAE (arXiv 2206.13903) in all its readings: S-IntroVAE with the AS-Distance between two streams' codes."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from asvae_jax import losses
+from asvae_jax.distance import OverDims, as_distance
+from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, squash
+from asvae_jax.models import make_networks
+from asvae_jax.settings import AsIntroVae, Config
+from asvae_jax.streams import (
+    DecoderStreams,
+    EncoderPhase,
+    Method,
+    Streams,
+    decoder_streams,
+    encoder_streams,
+    named,
+    redecoding_errors,
+    saturation,
+    stream_health,
+)
+
+_ROOT_EPSILON = 1e-6
+# Keeps a quotient of pulls finite where codes do not change with their images at all.
+_PULL_EPSILON = 1e-12
+
+
+def asintrovae(config: Config) -> Method:
+    """S-IntroVAE with the KL of rec and fake blended with the AS-Distance between their codes."""
+    setting, networks, steps = config.method, make_networks(config), config.training.steps
+    assert isinstance(setting, AsIntroVae)
+    outside = setting.distance_in == "loss"
+
+    def encoder_loss(encoder, decoder, images, noise, step):
+        s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
+        kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
+        c, weight = _kl_and_distance_weights(setting, step, steps)
+        found = _distances(
+            setting, _partner(setting, s), s.q_fake, setting.over_pairs_encoder, setting.over_dims_encoder
+        )
+        d = _in_sum(setting, found, step, steps)
+        objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
+        loss, terms = objective(
+            s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
+            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=setting.alpha,
+        )  # fmt: skip
+        if setting.slope_weight:
+            # The directions need only be independent of the real images, as the fake stream's noise is.
+            terms["slope"] = _slope_term(
+                setting, lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake, step, steps
+            )
+            loss += terms["slope"]
+        in_exponent = 0.0 if outside else weight * setting.w_enc * d
+        health = {
+            **stream_health(config, s),
+            **saturation(setting, s.err_fake, c * kl_fake + in_exponent),
+            "as_distance": d,
+            "kl_weight": c,
+        }
+        return EncoderPhase(loss, {**named("encoder", terms), **health}, s.z)
+
+    def decoder_loss(encoder, decoder, images, z, noise, step):
+        s = decoder_streams(networks, encoder, decoder, images, z, noise)
+
+        def judged_kl(q: Gaussian) -> jax.Array:
+            return kl_to_standard_normal(squash(q) if setting.squash_decoder_kl else q)
+
+        def distances_to(q_fake: Gaussian) -> list[jax.Array]:
+            return _distances(
+                setting, _partner(setting, s), q_fake, setting.over_pairs_decoder, setting.over_dims_decoder
+            )
+
+        kl_rec, kl_fake, found = judged_kl(s.q_rec), judged_kl(s.q_fake), distances_to(s.q_fake)
+        c, weight = _kl_and_distance_weights(setting, step, steps)
+        # Late in training the rate is low, and what is chance in a batch's D averages out over the steps.
+        second_half = jnp.clip(2 * step / steps - 1, 0, 1)
+        weight *= 1 + (setting.w_dec_growth - 1) * second_half
+        if setting.balance_pulls:
+            unit = 1.0 if outside else 0.5 * setting.b_kl
+            of_kl, *of_distances = _pulls(
+                lambda x: networks.encode(encoder, x),
+                networks.decode(decoder, noise.prior),
+                [
+                    lambda q: 0.5 * setting.b_kl * jnp.mean(judged_kl(q)),
+                    *(lambda q, n=n: unit * distances_to(q)[n] for n in range(len(found))),
+                ],
+            )
+            found = [d * of_kl / (of_d + _PULL_EPSILON) for d, of_d in zip(found, of_distances, strict=True)]
+        d = _in_sum(setting, found, step, steps)
+        objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
+        return objective(
+            s.err_real, kl_rec, kl_fake, d, c, *redecoding_errors(setting, s), weight,
+            b_rec=setting.b_rec, b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=setting.w_dec,
+        )  # fmt: skip
+
+    return Method(encoder_loss, decoder_loss)
+
+
+def _kl_and_distance_weights(setting: AsIntroVae, step: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
+    """c, and what D is weighed with: 1 - c, or 1 where nothing is annealed."""
+    c = losses.annealed_kl_weight(step, total_steps=steps, schedule=setting.kl_schedule, rate=setting.kl_rate)
+    return c, jnp.ones_like(c) if setting.kl_schedule == "none" else 1 - c
+
+
+def _partner(setting: AsIntroVae, s: Streams | DecoderStreams) -> Gaussian:
+    """The codes that those of the fake images are compared with."""
+    return s.q_rec if setting.distance_pairs == "rec_fake" else s.q_real
+
+
+def _distances(
+    setting: AsIntroVae, codes: Gaussian, q_fake: Gaussian, over_pairs: str, over_dims: OverDims
+) -> list[jax.Array]:
+    """D, and the one between the codes' means if there is one."""
+    measure = partial(
+        as_distance, codes, q_fake, statistic=setting.statistic, over_dims=over_dims, squash=setting.squash_distance
+    )
+    if setting.kernel == "constant":
+        # An ablation: what is left of the method if D opens and shuts the exponential but measures nothing.
+        found = [jnp.ones(())]
+    else:
+        found = [measure(kernel=setting.kernel, bandwidth=setting.bandwidth)]
+    if setting.means_bandwidths:
+        found.append(measure(kernel="means", bandwidth=setting.means_bandwidths))
+    if over_pairs == "sum":
+        pairs = codes.mean.shape[0] * q_fake.mean.shape[0]
+        found = [d * pairs for d in found]
+    # Each has a root of its own, or the chance that is in a distance of narrow kernels would silence the other. The
+    # small number keeps the root's slope finite where the two batches are alike.
+    return [jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) for d in found] if setting.root_distance else found
+
+
+def _in_sum(setting: AsIntroVae, found: list[jax.Array], step: jax.Array, steps: int) -> jax.Array:
+    """D plus the distance between the means, in so far as that counts by now: modes must be parted before their shape
+    is of interest."""
+    d, *of_means = found
+    if not of_means:
+        return d
+    begins = setting.means_from * steps
+    return d + (jnp.clip(step / begins - 1, 0, 1) if begins else 1.0) * of_means[0]
+
+
+def _slope_term(
+    setting: AsIntroVae,
+    means: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    directions: jax.Array,
+    step: jax.Array,
+    steps: int,
+) -> jax.Array:
+    """What the encoder pays for the slope of its codes: flat ones tell modes apart early on; later steep ones are to
+    show a mode's own shape."""
+    left = jnp.maximum(0.0, 1 - step / (setting.slope_until * steps))
+    # Once it weighs nothing it need not be computed.
+    slope = jax.lax.cond(
+        left > 0, lambda: jnp.mean(losses.squared_slope(means, images, directions)), lambda: jnp.zeros(())
+    )
+    return 0.5 * setting.scale * setting.slope_weight * left * slope
+
+
+def _pulls(
+    encode: Callable[[jax.Array], Gaussian], images: jax.Array, objectives: list[Callable[[Gaussian], jax.Array]]
+) -> list[jax.Array]:
+    """How hard each function of their codes pulls at the images: the norm of its gradient by them all, a constant."""
+    q, back = jax.vjp(encode, stop_gradient(images))
+    gradients = [back(jax.grad(objective)(q))[0] for objective in objectives]
+    return [stop_gradient(jnp.linalg.norm(gradient)) for gradient in gradients]
