@@ -144,7 +144,8 @@ def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str | Seq
                 axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_title(label, fontsize=11)
         axes.set_xlabel(below, fontsize=10)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        # Whole numbers, as the format below needs.
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.25)
     for axes in every[len(panels) :]:

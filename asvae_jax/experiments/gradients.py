@@ -34,6 +34,7 @@ DIVERGENCES: dict[str, Divergence] = {
     "D product": lambda other, fake: as_distance(other, fake, kernel="product"),
     "D product, bandwidth 1": lambda other, fake: as_distance(other, fake, kernel="product", bandwidth=1.0),
     "D prior": lambda other, fake: as_distance(other, fake, kernel="prior"),
+    "D means, bandwidth 0.1": lambda other, fake: as_distance(other, fake, kernel="means", bandwidth=0.1),
 }
 """What the decoder lowers, of the codes of one stream and of the fake one, each [B, Z]."""
 
