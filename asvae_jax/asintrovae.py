@@ -13,7 +13,6 @@ from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, squash
 from asvae_jax.models import make_networks
 from asvae_jax.settings import AsIntroVae, Config
 from asvae_jax.streams import (
-    DecoderStreams,
     EncoderPhase,
     Method,
     Streams,
@@ -37,7 +36,7 @@ def asintrovae(config: Config) -> Method:
     outside = setting.distance_in == "loss"
 
     def encoder_loss(encoder, decoder, images, noise, step):
-        s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
+        z, s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
         c, weight = _kl_and_distance_weights(setting, step, steps)
         found = _distances(
@@ -62,7 +61,7 @@ def asintrovae(config: Config) -> Method:
             "as_distance": d,
             "kl_weight": c,
         }
-        return EncoderPhase(loss, {**named("encoder", terms), **health}, s.z)
+        return EncoderPhase(loss, {**named("encoder", terms), **health}, z)
 
     def decoder_loss(encoder, decoder, images, z, noise, step):
         s = decoder_streams(networks, encoder, decoder, images, z, noise)
@@ -107,7 +106,7 @@ def _kl_and_distance_weights(setting: AsIntroVae, step: jax.Array, steps: int) -
     return c, jnp.ones_like(c) if setting.kl_schedule == "none" else 1 - c
 
 
-def _partner(setting: AsIntroVae, s: Streams | DecoderStreams) -> Gaussian:
+def _partner(setting: AsIntroVae, s: Streams) -> Gaussian:
     """The codes that those of the fake images are compared with."""
     return s.q_rec if setting.distance_pairs == "rec_fake" else s.q_real
 

@@ -49,13 +49,13 @@ def introvae(config: Config) -> Method:
     assert isinstance(setting, IntroVae)
 
     def encoder_loss(encoder, decoder, images, noise, step):
-        s = encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=False)
+        z, s = encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=False)
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
         loss, terms = losses.introvae_encoder_loss(
             s.err_real, kl_real, kl_rec, kl_fake,
             b_rec=setting.b_rec, b_kl=setting.b_kl, b_neg=setting.b_neg, margin=setting.margin,
         )  # fmt: skip
-        return EncoderPhase(loss, {**named("encoder", terms), **stream_health(config, s)}, s.z)
+        return EncoderPhase(loss, {**named("encoder", terms), **stream_health(config, s)}, z)
 
     def decoder_loss(encoder, decoder, images, z, noise, step):
         s = decoder_streams(networks, encoder, decoder, images, z, noise)
@@ -71,14 +71,14 @@ def sintrovae(config: Config) -> Method:
     assert isinstance(setting, SIntroVae)
 
     def encoder_loss(encoder, decoder, images, noise, step):
-        s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
+        z, s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
         loss, terms = losses.sintrovae_encoder_loss(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake,
             b_rec=setting.b_rec, b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, alpha=setting.alpha,
         )  # fmt: skip
         health = {**stream_health(config, s), **saturation(setting, s.err_fake, kl_fake)}
-        return EncoderPhase(loss, {**named("encoder", terms), **health}, s.z)
+        return EncoderPhase(loss, {**named("encoder", terms), **health}, z)
 
     def decoder_loss(encoder, decoder, images, z, noise, step):
         s = decoder_streams(networks, encoder, decoder, images, z, noise)

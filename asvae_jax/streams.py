@@ -65,20 +65,8 @@ class Method(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """The encoder phase: codes [B, Z] of the three streams, and the squared error [B] of each stream's images against
-    the decoding of a sample of their code."""
-
-    z: jax.Array
-    q_real: Gaussian
-    q_rec: Gaussian
-    q_fake: Gaussian
-    err_real: jax.Array
-    err_rec: jax.Array
-    err_fake: jax.Array
-
-
-class DecoderStreams(NamedTuple):
-    """The decoder phase: the same; the codes of real images are constants here."""
+    """Codes [B, Z] of the three streams, and the squared error [B] of each stream's images against the decoding of a
+    sample of their code."""
 
     q_real: Gaussian
     q_rec: Gaussian
@@ -90,8 +78,9 @@ class DecoderStreams(NamedTuple):
 
 def encoder_streams(
     networks: Networks, encoder: Params, decoder: Params, images: jax.Array, noise: StepNoise, rec_target_gradient: bool
-) -> Streams:
-    """The streams as the encoder phase sees them; what a method leaves unused is never computed (jit drops it)."""
+) -> tuple[jax.Array, Streams]:
+    """The sample of real images' codes that rec is decoded from, and the streams as the encoder phase sees them; what a
+    method leaves unused is never computed (jit drops it)."""
     q_real = networks.encode(encoder, images)
     z = sample(q_real, noise.eps_real)
     rec, fake = networks.decode(decoder, z), networks.decode(decoder, noise.prior)
@@ -99,8 +88,7 @@ def encoder_streams(
     q_rec = networks.encode(encoder, stop_gradient(rec))
     q_fake = networks.encode(encoder, stop_gradient(fake))
     rec_target = rec if rec_target_gradient else stop_gradient(rec)
-    return Streams(
-        z=z,
+    return z, Streams(
         q_real=q_real,
         q_rec=q_rec,
         q_fake=q_fake,
@@ -112,9 +100,9 @@ def encoder_streams(
 
 def decoder_streams(
     networks: Networks, encoder: Params, decoder: Params, images: jax.Array, z: jax.Array, noise: StepNoise
-) -> DecoderStreams:
-    """The streams as the decoder phase sees them. rec and fake equal those of the encoder phase, and the compiler
-    computes them once."""
+) -> Streams:
+    """The streams as the decoder phase sees them: the codes of real images are constants. rec and fake equal those of
+    the encoder phase, and the compiler computes them once."""
     # The decoder is to decode the codes it is given, not to move them.
     z = stop_gradient(z)
     rec, fake = networks.decode(decoder, z), networks.decode(decoder, noise.prior)
@@ -122,7 +110,7 @@ def decoder_streams(
     # Re-decodings train the decoder alone: their codes and their targets are constants.
     z_rec = stop_gradient(sample(q_rec, noise.eps_rec_decoder))
     z_fake = stop_gradient(sample(q_fake, noise.eps_fake_decoder))
-    return DecoderStreams(
+    return Streams(
         q_real=networks.encode(encoder, images),
         q_rec=q_rec,
         q_fake=q_fake,
@@ -161,7 +149,7 @@ def saturation(setting: SIntroVae | AsIntroVae, err: jax.Array, divergence: jax.
     return {"exponent_fake": jnp.mean(exponent), "saturated": jnp.mean(exponent < math.log(_SATURATED))}
 
 
-def redecoding_errors(setting: SIntroVae | AsIntroVae, s: DecoderStreams) -> tuple[jax.Array | None, jax.Array | None]:
+def redecoding_errors(setting: SIntroVae | AsIntroVae, s: Streams) -> tuple[jax.Array | None, jax.Array | None]:
     """Those of rec and fake for the decoder's loss, or None where their weight is negligible."""
     return (s.err_rec, s.err_fake) if setting.gamma_r > NEGLIGIBLE_GAMMA_R else (None, None)
 

@@ -28,7 +28,7 @@ def by_hand(config, step):
     state, images, noise = toy_inputs(config)
     encoder, decoder = state.params["encoder"], state.params["decoder"]
     networks = make_networks(config)
-    s = streams.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=True)
+    _, s = streams.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=True)
     c = float(annealed_kl_weight(step, total_steps=config.training.steps, schedule=method.kl_schedule))
     # Per pair and per dimension, before any weight.
     d = float(as_distance(s.q_rec, s.q_fake, squash=True, method="pairwise"))
@@ -220,7 +220,7 @@ def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):
         method = methods.make_method(config)
 
         def distance(decoder):
-            z = streams.encoder_streams(networks, encoder, decoder, images, noise, True).z
+            z, _ = streams.encoder_streams(networks, encoder, decoder, images, noise, True)
             return method.decoder_loss(encoder, decoder, images, z, noise, jnp.int32(0))[1]["distance"]
 
         return jax.grad(distance)(state.params["decoder"])

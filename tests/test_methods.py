@@ -31,7 +31,6 @@ def stream_means(s):
     return {
         name: jnp.mean(field if name.startswith("err") else kl_to_standard_normal(field))
         for name, field in s._asdict().items()
-        if name != "z"
     }
 
 
@@ -117,9 +116,8 @@ def test_rec_target_gradient_switch(rec_target_gradient, networks, inputs):
     encoder, decoder = state.params["encoder"], state.params["decoder"]
 
     def means(encoder, images):
-        return stream_means(
-            streams.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient=rec_target_gradient)
-        )
+        _, s = streams.encoder_streams(networks, encoder, decoder, images, noise, rec_target_gradient)
+        return stream_means(s)
 
     gradients = by_terms(means)(encoder, images)
     # The rec image is the only way from the data to its error.
