@@ -181,10 +181,11 @@ def images(
     learning_rate: float = 2e-4,
     milestone_steps: Sequence[int] = (),
     warmup_steps: int = 0,
-    ema: Mapping[str, float] | None = None,
+    short: bool = False,
 ) -> ConfigDict:
     """An image set. Words: a method (default asintrovae), `paper` or `released` (default paper), `tiny`; for CelebA
-    `full_frame`. `shape` is for a set that may have any."""
+    `full_frame`. `shape` is for a set that may have any. A `short` run is averaged over a share of its own images, by
+    every method: after 2,000 steps the published average still holds 14 % of the initial weights."""
     is_celeba = IMAGE_SETS[name].settings is CelebAData
     words = _Words(variant, extra=("full_frame",) if is_celeba else ())
     data = image_data(name, batch_size=batch_size, **(FULL_FRAME if words.extra else {}))
@@ -208,7 +209,7 @@ def images(
             ),
             data=data,
             optimizer=_optimizer(words, recommended, milestone_steps, learning_rate),
-            ema=dict(ema) if ema else _ema(words, batch_size),
+            ema=dict(half_life_images=batch_size * steps / 16, ramp_up=0.05) if short else _ema(words, batch_size),
             training=dict(
                 steps=steps, warmup_steps=warmup_steps if words.warms_up else 0,
                 steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20,

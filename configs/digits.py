@@ -19,7 +19,7 @@ def get_config(variant: str = ""):
         steps=2_000,
         learning_rate=1e-3,
         milestone_steps=(1_500,),
-        ema=dict(half_life_images=8_000.0, ramp_up=0.05),
+        short=True,
         betas=Betas(b_kl=0.1, b_rec=1.0, b_neg=20.0),
         introvae=IntroVaeBetas(b_kl=1.0, b_rec=5.0, b_neg=0.5, margin=10.0),
     )

@@ -16,7 +16,7 @@ def get_config(variant: str = ""):
         latent_dim=32,
         batch_size=16,
         steps=2_000,
-        ema=dict(half_life_images=2_000.0, ramp_up=0.05),
+        short=True,
         betas=Betas(b_kl=1.0, b_rec=1.0, b_neg=256.0),
         introvae=IntroVaeBetas(b_kl=1.0, b_rec=0.05, b_neg=0.5, margin=10.0),
     )

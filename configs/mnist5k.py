@@ -21,7 +21,7 @@ def get_config(variant: str = ""):
         steps=2_000,
         learning_rate=1e-3,
         milestone_steps=(1_600,),
-        ema=dict(half_life_images=4_000.0, ramp_up=0.05),
+        short=True,
         betas=Betas(b_kl=1.0, b_rec=1.0, b_neg=256.0),
         introvae=IntroVaeBetas(b_kl=1.0, b_rec=0.05, b_neg=0.5, margin=10.0),
     )
