@@ -15,12 +15,19 @@ BASES = ("asintrovae,released", "asintrovae,recommended")
 Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
-_CONSTANT_D = {"method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
+_NO_MEANS = {"method.means_bandwidths": (), "method.means_from": 0.0}
+_CONSTANT_D = {**_NO_MEANS, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
-_MEANS_TOO = {"method.means_bandwidths": (0.1, 0.0125)}
-_MEANS_LATE = {**_MEANS_TOO, "method.means_from": 0.25}
-_SQUARE_FALL = {"optimizer.fall_power": 2.0, "optimizer.final_factor": 0.01}
-_FIXED_D = {"method.balance_pulls": False, "method.w_dec": 10.0}
+_SLOWER_END = {
+    "optimizer.learning_rate": 9e-4,
+    "optimizer.fall_power": 2.0,
+    "optimizer.final_factor": 0.01,
+    "method.w_dec_growth": 2.5,
+}
+_LONGER_AVERAGE = {"ema.ramp_up": 0.05}
+_PUBLISHED_ALPHA = {"method.alpha": 2.0}
+_D_ALONE = {**_NO_MEANS, **_LONGER_AVERAGE, **_PUBLISHED_ALPHA}
+_FIXED_D = {**_D_ALONE, "method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
 _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
 _GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
@@ -53,13 +60,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D pulls as hard as KL": {"method.w_dec": 1.0},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
         "D's pull growing to two and a half times as hard": {"method.w_dec_growth": 2.5},
-        "rate falling as the square of the steps left": _SQUARE_FALL,
-        "rate of 9e-4 falling as the square, D's pull growing": {
-            **_SQUARE_FALL,
-            "optimizer.learning_rate": 9e-4,
-            "method.w_dec_growth": 2.5,
-        },
-        "D of fixed weight, 10 for the decoder": _FIXED_D,
+        "rate of 9e-4 falling as the square of the steps left, D's pull growing": _SLOWER_END,
+        "D of fixed weight, 10 for the decoder": {"method.balance_pulls": False, "method.w_dec": 10.0},
         "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
@@ -86,7 +88,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
-        "moving average over three times as many images": {"ema.ramp_up": 0.15},
+        "moving average over two and a half times as many images": _LONGER_AVERAGE,
         **_GATE,
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",
@@ -97,10 +99,19 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "no bandwidth": {"method.bandwidth": 0.0},
         "bandwidth a quarter": {"method.bandwidth": 0.25},
         "bandwidth fourfold": {"method.bandwidth": 4.0},
-        "a distance between the means too": _MEANS_TOO,
-        "a distance between the means too, from a quarter of the steps on": _MEANS_LATE,
+        "alpha 2": _PUBLISHED_ALPHA,
+        "alpha 2, moving average over two and a half times as many images": {**_PUBLISHED_ALPHA, **_LONGER_AVERAGE},
+        "alpha 1": {"method.alpha": 1.0},
+        "alpha 0.25": {"method.alpha": 0.25},
+        "distance of the means from the first step on": {"method.means_from": 0.0},
+        "no distance of the means": _NO_MEANS,
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
+        "D alone, alpha 2": _D_ALONE,
+        "D alone, alpha 2; rate of 9e-4 falling as the square of the steps left, D's pull growing": {
+            **_D_ALONE,
+            **_SLOWER_END,
+        },
         "fixed D, one rate": _FIXED_D_ONE_RATE,
         "fixed D, three times the rate from the start": {**_FIXED_D, "optimizer.encoder_rise": 0.0},
         "fixed D, one rate; bounded slope to the end": {**_FIXED_D_ONE_RATE, "method.slope_until": 1.0},
