@@ -199,8 +199,8 @@ def images(
     if shape is not None:
         data["shape"] = tuple(shape)
     # Beside the many nats of an image's code a toy's stake would drown the reconstruction: docs/results/README.md.
-    # Balanced pulls, a distance of the means, a bound on the codes' slope and a rate of the encoder's own are untried
-    # on images.
+    # Balanced pulls, a distance of the means, a lasting exponential, a bound on the codes' slope and a rate of the
+    # encoder's own are untried on images.
     recommended = _Recommended(
         method=dict(
             w_enc=0.25, w_dec=1.0, balance_pulls=False, means_bandwidths=(), means_from=0.0, slope_weight=0.0,
