@@ -127,10 +127,11 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
     assert {method.over_pairs_encoder, method.over_pairs_decoder} == {"mean"}
     assert (method.kernel, method.bandwidth, method.squash_distance) == ("product", config.model.latent_dim / 2, False)
     assert method.w_enc < method.w_dec
-    # The other readings are the paper's and its code's; on images a bound and a second distance are untried.
+    # The other readings are the paper's and its code's; on images what makes the toys' game last is untried.
     for other in (resolve(raw("asintrovae,released")).method, resolve(digits("asintrovae,recommended")).method):
         assert method.slope_weight > 0 == other.slope_weight
         assert method.means_bandwidths and not other.means_bandwidths
+        assert method.alpha < other.alpha == 2
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
     assert (

@@ -27,7 +27,8 @@ _SLOWER_END = {
 _LONGER_AVERAGE = {"ema.ramp_up": 0.05}
 _PUBLISHED_ALPHA = {"method.alpha": 2.0}
 _D_ALONE = {**_NO_MEANS, **_LONGER_AVERAGE, **_PUBLISHED_ALPHA}
-_FIXED_D = {**_D_ALONE, "method.balance_pulls": False, "method.w_dec": 10.0}
+_FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
+_FIXED_D = {**_D_ALONE, **_FIXED_WEIGHT}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
 _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
 _GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
@@ -61,7 +62,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D pulls ten times as hard": {"method.w_dec": 10.0},
         "D's pull growing to two and a half times as hard": {"method.w_dec_growth": 2.5},
         "rate of 9e-4 falling as the square of the steps left, D's pull growing": _SLOWER_END,
-        "D of fixed weight, 10 for the decoder": {"method.balance_pulls": False, "method.w_dec": 10.0},
+        "D of fixed weight, 10 for the decoder": _FIXED_WEIGHT,
         "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
