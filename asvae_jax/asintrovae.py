@@ -39,14 +39,16 @@ def asintrovae(config: Config) -> Method:
         z, s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
         c, weight = _kl_and_distance_weights(setting, step, steps)
+        late = _late(setting, step, steps)
+        alpha = setting.alpha * (1 + (setting.late_alpha_factor - 1) * late)
         found = _distances(
             setting, _partner(setting, s), s.q_fake, setting.over_pairs_encoder, setting.over_dims_encoder
         )
-        d = _in_sum(setting, found, step, steps)
+        d = _in_sum(found, late)
         objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
         loss, terms = objective(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
-            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=setting.alpha,
+            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=alpha,
         )  # fmt: skip
         if setting.slope_weight:
             # The directions need only be independent of the real images, as the fake stream's noise is.
@@ -57,7 +59,7 @@ def asintrovae(config: Config) -> Method:
         in_exponent = 0.0 if outside else weight * setting.w_enc * d
         health = {
             **stream_health(config, s),
-            **saturation(setting, s.err_fake, c * kl_fake + in_exponent),
+            **saturation(setting, s.err_fake, c * kl_fake + in_exponent, alpha),
             "as_distance": d,
             "kl_weight": c,
         }
@@ -90,7 +92,7 @@ def asintrovae(config: Config) -> Method:
                 ],
             )
             found = [d * of_kl / (of_d + _PULL_EPSILON) for d, of_d in zip(found, of_distances, strict=True)]
-        d = _in_sum(setting, found, step, steps)
+        d = _in_sum(found, _late(setting, step, steps))
         objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
         return objective(
             s.err_real, kl_rec, kl_fake, d, c, *redecoding_errors(setting, s), weight,
@@ -133,14 +135,17 @@ def _distances(
     return [jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) for d in found] if setting.root_distance else found
 
 
-def _in_sum(setting: AsIntroVae, found: list[jax.Array], step: jax.Array, steps: int) -> jax.Array:
-    """D plus the distance between the means, in so far as that counts by now: modes must be parted before their shape
-    is of interest."""
+def _late(setting: AsIntroVae, step: jax.Array, steps: int) -> jax.Array:
+    """How much of the late game is played, in [0, 1]: modes must be parted before their shape is of interest, and what
+    lies between them."""
+    begins = setting.late_from * steps
+    return jnp.clip(step / begins - 1, 0, 1) if begins else jnp.ones(())
+
+
+def _in_sum(found: list[jax.Array], late: jax.Array) -> jax.Array:
+    """D plus the distance between the means, which belongs to the late game."""
     d, *of_means = found
-    if not of_means:
-        return d
-    begins = setting.means_from * steps
-    return d + (jnp.clip(step / begins - 1, 0, 1) if begins else 1.0) * of_means[0]
+    return d + late * of_means[0] if of_means else d
 
 
 def _slope_term(

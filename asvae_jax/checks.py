@@ -128,9 +128,23 @@ def check(config: Config) -> None:
             f"method.means_bandwidths={method.means_bandwidths} must be positive.",
         )
         _require(
-            0 <= method.means_from <= 0.5 if method.means_bandwidths else method.means_from == 0,
-            f"method.means_from={method.means_from} is the share of training.steps after which the distance of "
-            "method.means_bandwidths begins to count; must lie in [0, 0.5], and be 0 without one.",
+            0 <= method.late_from <= 0.5,
+            f"method.late_from={method.late_from} is the share of training.steps after which the late game begins; "
+            "must lie in [0, 0.5].",
+        )
+        _require(
+            method.late_alpha_factor > 0,
+            f"method.late_alpha_factor={method.late_alpha_factor} multiplies method.alpha; must be positive.",
+        )
+        _require(
+            bool(method.late_from) or method.late_alpha_factor == 1,
+            f"method.late_alpha_factor={method.late_alpha_factor} belongs to a late game; set it to 1, or "
+            "method.late_from to when it begins.",
+        )
+        _require(
+            not method.late_from or bool(method.means_bandwidths) or method.late_alpha_factor != 1,
+            f"method.late_from={method.late_from} begins a late game in which nothing changes; set it to 0, or give "
+            "method.means_bandwidths or another method.late_alpha_factor than 1.",
         )
         _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,

@@ -60,9 +60,12 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     if method["name"] == "asintrovae":
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
-            balance_pulls=False, w_dec_growth=1.0, means_bandwidths=(), means_from=0.0,
+            balance_pulls=False, w_dec_growth=1.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
         )  # fmt: skip
         method = {**without, **method}
+        # What comes late used to be the distance of the means alone.
+        if "means_from" in method:
+            method["late_from"] = method.pop("means_from")
         # Narrow kernels used to be part of D itself, which no setting of today says. Without any, nothing is lost.
         if method.get("narrow_bandwidths") == ():
             del method["narrow_bandwidths"]

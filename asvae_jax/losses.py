@@ -6,6 +6,7 @@ pixel, 1 / (H * W * C).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import chex
@@ -34,7 +35,7 @@ def reconstruction_error(images: jax.Array, reconstructions: jax.Array) -> jax.A
 
 
 def soft_exp_elbo(
-    err: jax.Array, divergence: jax.Array, *, b_rec: float, b_neg: float, scale: float, alpha: float = 2.0
+    err: jax.Array, divergence: jax.Array, *, b_rec: float, b_neg: float, scale: float, alpha: float | jax.Array = 2.0
 ) -> jax.Array:
     """exp(-alpha * scale * (b_rec * err + b_neg * divergence)): the soft-exponential of S-IntroVAE (arXiv 2012.13253,
     Eq. 5).
@@ -146,7 +147,7 @@ def sintrovae_encoder_loss(
     b_kl: float,
     b_neg: float,
     scale: float,
-    alpha: float = 2.0,
+    alpha: float | jax.Array = 2.0,
 ) -> Loss:
     """S-IntroVAE's encoder (arXiv 2012.13253, Eq. 5 and Algorithm 1): the ELBO of real images up, the exponential one
     of rec and fake down.
@@ -159,8 +160,8 @@ def sintrovae_encoder_loss(
       alpha: sharpness of the exponential.
     """
     chex.assert_equal_shape([err_real, kl_real, err_rec, kl_rec, err_fake, kl_fake])
-    betas = dict(b_rec=b_rec, b_neg=b_neg, scale=scale, alpha=alpha)
-    exp_rec, exp_fake = soft_exp_elbo(err_rec, kl_rec, **betas), soft_exp_elbo(err_fake, kl_fake, **betas)
+    exponential = partial(soft_exp_elbo, b_rec=b_rec, b_neg=b_neg, scale=scale, alpha=alpha)
+    exp_rec, exp_fake = exponential(err_rec, kl_rec), exponential(err_fake, kl_fake)
     return _total(
         reconstruction=scale * b_rec * jnp.mean(err_real),
         kl=scale * b_kl * jnp.mean(kl_real),
@@ -214,7 +215,7 @@ def asintrovae_encoder_loss(
     b_neg: float,
     scale: float,
     w_enc: float,
-    alpha: float = 2.0,
+    alpha: float | jax.Array = 2.0,
 ) -> Loss:
     """AS-IntroVAE's encoder (arXiv 2206.13903, Eqs. 6 and 9): S-IntroVAE's, with c * KL + (1 - c) * w_enc * D within
     the exponent.
@@ -288,7 +289,7 @@ def asintrovae_outside_encoder_loss(
     b_neg: float,
     scale: float,
     w_enc: float,
-    alpha: float = 2.0,
+    alpha: float | jax.Array = 2.0,
 ) -> Loss:
     """`asintrovae_encoder_loss` with D outside the exponential, a term of its own (arXiv 2206.13903, Eqs. 5 and 6
     taken literally): a saturated exponential cannot silence it.

@@ -77,7 +77,7 @@ def sintrovae(config: Config) -> Method:
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake,
             b_rec=setting.b_rec, b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, alpha=setting.alpha,
         )  # fmt: skip
-        health = {**stream_health(config, s), **saturation(setting, s.err_fake, kl_fake)}
+        health = {**stream_health(config, s), **saturation(setting, s.err_fake, kl_fake, setting.alpha)}
         return EncoderPhase(loss, {**named("encoder", terms), **health}, z)
 
     def decoder_loss(encoder, decoder, images, z, noise, step):

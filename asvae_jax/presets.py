@@ -39,8 +39,8 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0, w_dec_growth=1.0)
 _DISTANCE = dict(
-    kernel="per_dim", bandwidth=0.0, means_bandwidths=(), means_from=0.0, statistic="V", root_distance=False,
-    squash_distance=True, balance_pulls=False, slope_weight=0.0, slope_until=0.0,
+    kernel="per_dim", bandwidth=0.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0, statistic="V",
+    root_distance=False, squash_distance=True, balance_pulls=False, slope_weight=0.0, slope_until=0.0,
 )  # fmt: skip
 _MEANS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
@@ -133,13 +133,16 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
     # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
     # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
-    # encoder as hard as ever, so the exponential must last: what lies between modes is told by its KL alone.
+    # encoder as hard as ever, so the exponential must last from then on: what lies between modes is told by its KL
+    # alone. One that lasts from the start loses modes.
     recommended = _Recommended(
         method=dict(
-            alpha=0.5, w_enc=2.5, w_dec=3.0, balance_pulls=True, means_bandwidths=(0.1, 0.0125), means_from=0.25,
-            slope_weight=1e-3, slope_until=0.5,
+            w_enc=2.5, w_dec=3.0, balance_pulls=True, means_bandwidths=(0.1, 0.0125), late_from=0.25,
+            late_alpha_factor=0.25, slope_weight=1e-3, slope_until=0.5,
         ),
-        optimizer=dict(learning_rate=6e-4, encoder_factor=3.0, encoder_rise=0.5),
+        optimizer=dict(
+            learning_rate=9e-4, fall_power=2.0, final_factor=0.01, encoder_factor=3.0, encoder_rise=0.5
+        ),
         average=0.02,
     )  # fmt: skip
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
@@ -203,10 +206,10 @@ def images(
     # encoder's own are untried on images.
     recommended = _Recommended(
         method=dict(
-            w_enc=0.25, w_dec=1.0, balance_pulls=False, means_bandwidths=(), means_from=0.0, slope_weight=0.0,
-            slope_until=0.0,
+            w_enc=0.25, w_dec=1.0, balance_pulls=False, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
+            slope_weight=0.0, slope_until=0.0,
         ),
-        optimizer=dict(learning_rate=2 * learning_rate),
+        optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
         average=0.05,
     )  # fmt: skip
     scale = 1 / math.prod(data["shape"])
@@ -323,7 +326,7 @@ def _optimizer(
         # Momentum carries a game past its equilibrium. How far it swings about it goes with the rate, how sharply modes
         # are parted with the sum of all rates: a high one at first, that falls without a jump. An encoder that is fast
         # from the start loses modes.
-        adam |= dict(b1=0.0, b2=0.99, final_factor=0.02, **recommended.optimizer)
+        adam |= dict(b1=0.0, b2=0.99, **recommended.optimizer)
         milestone_steps = ()
     return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, clip_norm=0.0)
 

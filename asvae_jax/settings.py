@@ -63,7 +63,8 @@ class AsIntroVae:
     kernel: Literal["per_dim", "product", "prior", "means", "constant"]
     bandwidth: float
     means_bandwidths: tuple[float, ...]
-    means_from: float
+    late_from: float
+    late_alpha_factor: float
     statistic: Literal["V", "U"]
     root_distance: bool
     squash_distance: bool

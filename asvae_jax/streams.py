@@ -143,9 +143,11 @@ def code_health(config: Config, codes: list[Gaussian]) -> Metrics:
     }
 
 
-def saturation(setting: SIntroVae | AsIntroVae, err: jax.Array, divergence: jax.Array) -> Metrics:
+def saturation(
+    setting: SIntroVae | AsIntroVae, err: jax.Array, divergence: jax.Array, alpha: float | jax.Array
+) -> Metrics:
     """Mean exponent of the soft exponential, and the share of examples that it no longer moves."""
-    exponent = -setting.alpha * setting.scale * (setting.b_rec * err + setting.b_neg * divergence)
+    exponent = -alpha * setting.scale * (setting.b_rec * err + setting.b_neg * divergence)
     return {"exponent_fake": jnp.mean(exponent), "saturated": jnp.mean(exponent < math.log(_SATURATED))}
 
 

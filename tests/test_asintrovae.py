@@ -202,12 +202,22 @@ def test_distance_between_the_means_begins_to_count_when_it_is_asked_to(step, sh
         [metrics["as_distance"], metrics["encoder/distance"], terms["distance"]]
         for metrics, terms in (
             readings(config(**changes), step)
-            for changes in ({}, dict(means_bandwidths=(0.05,)), dict(means_bandwidths=(0.05,), means_from=0.25))
+            for changes in ({}, dict(means_bandwidths=(0.05,)), dict(means_bandwidths=(0.05,), late_from=0.25))
         )
     )
     for d, both, so_far in zip(alone, beside, rising, strict=True):
         assert so_far == pytest.approx(float(d + share * (both - d)), rel=1e-5)
         assert abs(both - d) > 0.01
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (5, 1.0), (7, 0.7), (10, 0.25), (20, 0.25)])
+def test_the_exponential_lasts_in_the_late_game(step, factor):
+    # Of 20 steps, over 5 to 10 of which alpha falls.
+    config = partial(toy_config, "asintrovae", **MEANS)
+    late = readings(config(late_from=0.25, late_alpha_factor=0.25), step)[0]
+    expected = readings(config(alpha=2 * factor), step)[0]
+    for name in ("exponent_fake", "encoder/adversarial"):
+        assert late[name] == pytest.approx(float(expected[name]), rel=1e-5)
 
 
 def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):

@@ -131,7 +131,7 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
     for other in (resolve(raw("asintrovae,released")).method, resolve(digits("asintrovae,recommended")).method):
         assert method.slope_weight > 0 == other.slope_weight
         assert method.means_bandwidths and not other.means_bandwidths
-        assert method.alpha < other.alpha == 2
+        assert method.alpha == other.alpha and method.late_alpha_factor < 1 == other.late_alpha_factor
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
     assert (
@@ -164,7 +164,8 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "balance_pulls"),
         ("method", "w_dec_growth"),
         ("method", "means_bandwidths"),
-        ("method", "means_from"),
+        ("method", "late_from"),
+        ("method", "late_alpha_factor"),
         ("optimizer", "final_factor"),
         ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),
@@ -183,6 +184,16 @@ def test_narrow_kernels_within_the_distance_are_no_setting_of_today():
     stored["method"]["narrow_bandwidths"] = [0.1]
     with pytest.raises(ConfigError, match=r"method\.narrow_bandwidths"):
         resolve(of_this_version(stored))
+
+
+def test_what_came_late_was_once_the_distance_of_the_means_alone():
+    config = resolve(raw("asintrovae,recommended"))
+    stored = json.loads(json.dumps(config.to_dict()))
+    del stored["method"]["late_alpha_factor"]
+    stored["method"]["means_from"] = stored["method"].pop("late_from")
+    method = resolve(of_this_version(stored)).method
+    assert method == dataclasses.replace(config.method, late_alpha_factor=1.0)
+    assert method.late_from == config.method.late_from > 0
 
 
 def test_bound_of_an_older_version_lasted_to_the_end():

@@ -125,10 +125,16 @@ from asvae_jax.settings import IMAGE_SETS
         ),
         (
             "asintrovae",
-            dict(method__means_from=0.6, method__means_bandwidths=(0.1,)),
-            r"method\.means_from=0\.6 is the share .* must lie in \[0, 0\.5\]",
+            dict(method__late_from=0.6, method__means_bandwidths=(0.1,)),
+            r"method\.late_from=0\.6 is the share .* must lie in \[0, 0\.5\]",
         ),
-        ("asintrovae", dict(method__means_from=0.25), r"method\.means_from=0\.25 is the share .* be 0 without one"),
+        ("asintrovae", dict(method__late_from=0.25), r"late_from=0\.25 begins a late game in which nothing changes"),
+        ("asintrovae", dict(method__late_alpha_factor=0.5), r"late_alpha_factor=0\.5 belongs to a late game"),
+        (
+            "asintrovae",
+            dict(method__late_alpha_factor=0.0, method__late_from=0.25),
+            r"late_alpha_factor=0\.0 multiplies method\.alpha; must be positive",
+        ),
         (
             "asintrovae",
             dict(method__kl_schedule="constant"),

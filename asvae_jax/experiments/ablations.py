@@ -15,20 +15,20 @@ BASES = ("asintrovae,released", "asintrovae,recommended")
 Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
-_NO_MEANS = {"method.means_bandwidths": (), "method.means_from": 0.0}
-_CONSTANT_D = {**_NO_MEANS, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
+_ONE_ALPHA = {"method.late_alpha_factor": 1.0}
+_NO_MEANS = {"method.means_bandwidths": ()}
+_NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, "method.late_from": 0.0}
+_CONSTANT_D = {**_NOTHING_LATE, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
-_SLOWER_END = {
-    "optimizer.learning_rate": 9e-4,
-    "optimizer.fall_power": 2.0,
-    "optimizer.final_factor": 0.01,
-    "method.w_dec_growth": 2.5,
-}
+_GROWING_PULL = {"method.w_dec_growth": 2.5}
 _LONGER_AVERAGE = {"ema.ramp_up": 0.05}
-_PUBLISHED_ALPHA = {"method.alpha": 2.0}
-_D_ALONE = {**_NO_MEANS, **_LONGER_AVERAGE, **_PUBLISHED_ALPHA}
+# What was recommended before stands on a fall like this one.
+_LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
+_LINEAR_FALL_ONE_ALPHA = {**_LINEAR_FALL, **_ONE_ALPHA}
+_D_ALONE = {**_NOTHING_LATE, **_LONGER_AVERAGE}
+_D_ALONE_LINEAR_FALL = {**_D_ALONE, **_LINEAR_FALL}
 _FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
-_FIXED_D = {**_D_ALONE, **_FIXED_WEIGHT}
+_FIXED_D = {**_D_ALONE_LINEAR_FALL, **_FIXED_WEIGHT}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
 _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
 _GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
@@ -60,8 +60,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D's weight 10 for the encoder": {"method.w_enc": 10.0},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
-        "D's pull growing to two and a half times as hard": {"method.w_dec_growth": 2.5},
-        "rate of 9e-4 falling as the square of the steps left, D's pull growing": _SLOWER_END,
+        "D's pull growing to two and a half times as hard": _GROWING_PULL,
         "D of fixed weight, 10 for the decoder": _FIXED_WEIGHT,
         "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
@@ -74,12 +73,14 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D itself, not its root": {"method.root_distance": False},
         "Adam with 0.9, 0.999": {"optimizer.b1": 0.9, "optimizer.b2": 0.999},
         "Adam with 0, 0.999": {"optimizer.b2": 0.999},
-        "constant rate": {"optimizer.final_factor": 1.0},
+        "constant rate": {"optimizer.final_factor": 1.0, "optimizer.fall_power": 1.0},
+        "rate of 6e-4 falling linearly": _LINEAR_FALL,
         "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
         "the encoder at three times the rate from the start": {"optimizer.encoder_rise": 0.0},
-        "half the rate": {"optimizer.learning_rate": 3e-4},
-        "constant rate of half, a tenth of it in the last quarter": {
+        "half the rate": {"optimizer.learning_rate": 4.5e-4},
+        "constant rate of a third, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
+            "optimizer.fall_power": 1.0,
             "optimizer.final_factor": 1.0,
             "optimizer.milestone_steps": presets.TOY_MILESTONES,
         },
@@ -100,19 +101,24 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "no bandwidth": {"method.bandwidth": 0.0},
         "bandwidth a quarter": {"method.bandwidth": 0.25},
         "bandwidth fourfold": {"method.bandwidth": 4.0},
-        "alpha 2": _PUBLISHED_ALPHA,
-        "alpha 2, moving average over two and a half times as many images": {**_PUBLISHED_ALPHA, **_LONGER_AVERAGE},
-        "alpha 1": {"method.alpha": 1.0},
-        "alpha 0.25": {"method.alpha": 0.25},
-        "distance of the means from the first step on": {"method.means_from": 0.0},
+        "alpha 2 to the end": _ONE_ALPHA,
+        "alpha 0.5 from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5},
+        "alpha falling to 1": {"method.late_alpha_factor": 0.5},
+        "alpha falling to 0.25": {"method.late_alpha_factor": 0.125},
+        "the late game from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5, "method.late_from": 0.0},
         "no distance of the means": _NO_MEANS,
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
-        "D alone, alpha 2": _D_ALONE,
-        "D alone, alpha 2; rate of 9e-4 falling as the square of the steps left, D's pull growing": {
-            **_D_ALONE,
-            **_SLOWER_END,
+        "6e-4 falling linearly; alpha 0.5 from the first step on": {**_LINEAR_FALL_ONE_ALPHA, "method.alpha": 0.5},
+        "6e-4 falling linearly; alpha 0.25 from the first step on": {**_LINEAR_FALL_ONE_ALPHA, "method.alpha": 0.25},
+        "6e-4 falling linearly; alpha 1 throughout": {**_LINEAR_FALL_ONE_ALPHA, "method.alpha": 1.0},
+        "6e-4 falling linearly; alpha 2 throughout": _LINEAR_FALL_ONE_ALPHA,
+        "6e-4 falling linearly; alpha 2 throughout; moving average over two and a half times as many images": {
+            **_LINEAR_FALL_ONE_ALPHA,
+            **_LONGER_AVERAGE,
         },
+        "D alone; 6e-4 falling linearly": _D_ALONE_LINEAR_FALL,
+        "D alone, its pull growing": {**_D_ALONE, **_GROWING_PULL},
         "fixed D, one rate": _FIXED_D_ONE_RATE,
         "fixed D, three times the rate from the start": {**_FIXED_D, "optimizer.encoder_rise": 0.0},
         "fixed D, one rate; bounded slope to the end": {**_FIXED_D_ONE_RATE, "method.slope_until": 1.0},
