@@ -21,11 +21,12 @@ _NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, "method.late_from": 0.0}
 _CONSTANT_D = {**_NOTHING_LATE, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
 _GROWING_PULL = {"method.w_dec_growth": 2.5}
-_LONGER_AVERAGE = {"ema.ramp_up": 0.05}
-# What was recommended before stands on a fall like this one.
+_GREATER_STAKE = {"method.w_enc": 2.5}
+_SHORTER_AVERAGE = {"ema.ramp_up": 0.02}
+# What was recommended before stands on these.
 _LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
-_LINEAR_FALL_ONE_ALPHA = {**_LINEAR_FALL, **_ONE_ALPHA}
-_D_ALONE = {**_NOTHING_LATE, **_LONGER_AVERAGE}
+_BEFORE = {**_LINEAR_FALL, **_GREATER_STAKE, **_ONE_ALPHA}
+_D_ALONE = {**_NOTHING_LATE, **_GREATER_STAKE}
 _D_ALONE_LINEAR_FALL = {**_D_ALONE, **_LINEAR_FALL}
 _FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D = {**_D_ALONE_LINEAR_FALL, **_FIXED_WEIGHT}
@@ -56,7 +57,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
-        "D's weight 1 for the encoder": {"method.w_enc": 1.0},
+        "D's weight 0.4 for the encoder": {"method.w_enc": 0.4},
+        "D's weight 2.5 for the encoder": _GREATER_STAKE,
         "D's weight 10 for the encoder": {"method.w_enc": 10.0},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
@@ -90,7 +92,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
-        "moving average over two and a half times as many images": _LONGER_AVERAGE,
+        "moving average of a half-life of a fiftieth": _SHORTER_AVERAGE,
         **_GATE,
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",
@@ -109,16 +111,13 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "no distance of the means": _NO_MEANS,
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
-        "6e-4 falling linearly; alpha 0.5 from the first step on": {**_LINEAR_FALL_ONE_ALPHA, "method.alpha": 0.5},
-        "6e-4 falling linearly; alpha 0.25 from the first step on": {**_LINEAR_FALL_ONE_ALPHA, "method.alpha": 0.25},
-        "6e-4 falling linearly; alpha 1 throughout": {**_LINEAR_FALL_ONE_ALPHA, "method.alpha": 1.0},
-        "6e-4 falling linearly; alpha 2 throughout": _LINEAR_FALL_ONE_ALPHA,
-        "6e-4 falling linearly; alpha 2 throughout; moving average over two and a half times as many images": {
-            **_LINEAR_FALL_ONE_ALPHA,
-            **_LONGER_AVERAGE,
-        },
-        "D alone; 6e-4 falling linearly": _D_ALONE_LINEAR_FALL,
-        "D alone, its pull growing": {**_D_ALONE, **_GROWING_PULL},
+        "before: w_enc 2.5, 6e-4 falling linearly, alpha 2 throughout": _BEFORE,
+        "before, shorter average": {**_BEFORE, **_SHORTER_AVERAGE},
+        "before, shorter average; alpha 1 throughout": {**_BEFORE, **_SHORTER_AVERAGE, "method.alpha": 1.0},
+        "before, shorter average; alpha 0.5 throughout": {**_BEFORE, **_SHORTER_AVERAGE, "method.alpha": 0.5},
+        "before, shorter average; alpha 0.25 throughout": {**_BEFORE, **_SHORTER_AVERAGE, "method.alpha": 0.25},
+        "before, D alone": _D_ALONE_LINEAR_FALL,
+        "D alone, w_enc 2.5, its pull growing": {**_D_ALONE, **_GROWING_PULL},
         "fixed D, one rate": _FIXED_D_ONE_RATE,
         "fixed D, three times the rate from the start": {**_FIXED_D, "optimizer.encoder_rise": 0.0},
         "fixed D, one rate; bounded slope to the end": {**_FIXED_D_ONE_RATE, "method.slope_until": 1.0},
