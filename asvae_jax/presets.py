@@ -132,11 +132,11 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
     # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
     # encoder as hard as ever, so the exponential must last from then on: what lies between modes is told by its KL
-    # alone, and a greater stake of the encoder's in D leaves more of it. An exponential that lasts from the start loses
-    # modes.
+    # alone. One that lasts from the start loses modes. The encoder's stake in D is measured by its KL's: a greater one
+    # leaves strays, a smaller one lets the game break down.
     recommended = _Recommended(
         method=dict(
-            w_enc=1.0, w_dec=3.0, balance_pulls=True, means_bandwidths=(0.1, 0.0125), late_from=0.25,
+            w_enc=10 * betas.b_kl / 3, w_dec=3.0, balance_pulls=True, means_bandwidths=(0.1, 0.0125), late_from=0.25,
             late_alpha_factor=0.25, slope_weight=1e-3, slope_until=0.5,
         ),
         optimizer=dict(

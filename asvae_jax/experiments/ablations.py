@@ -57,7 +57,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
-        "D's weight 0.4 for the encoder": {"method.w_enc": 0.4},
+        "D's weight 1 for the encoder": {"method.w_enc": 1.0},
         "D's weight 2.5 for the encoder": _GREATER_STAKE,
         "D's weight 10 for the encoder": {"method.w_enc": 10.0},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
