@@ -133,13 +133,13 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
     # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
     # encoder as hard as ever, so the exponential must last from then on: what lies between modes is told by its KL
-    # alone. One that lasts from the start loses modes. Where modes lie apart the encoder's stake in D is measured by its
-    # KL's: a greater one leaves strays between them, a smaller one lets the game break down.
+    # alone. One that lasts from the start loses modes. Where modes lie apart the encoder's stake in D is measured by
+    # its KL's: a greater one leaves strays between them, a smaller one lets the game break down.
     apart = mode_centres(name) is not None
     recommended = _Recommended(
         method=dict(
-            w_enc=10 * betas.b_kl / 3 if apart else 2.5, w_dec=3.0, balance_pulls=True, means_bandwidths=(0.1, 0.0125), late_from=0.25,
-            late_alpha_factor=0.25, slope_weight=1e-3, slope_until=0.5,
+            w_enc=10 * betas.b_kl / 3 if apart else 2.5, w_dec=3.0, balance_pulls=True,
+            means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25, slope_weight=1e-3, slope_until=0.5,
         ),
         optimizer=dict(
             learning_rate=9e-4, fall_power=2.0, final_factor=0.01, encoder_factor=3.0, encoder_rise=0.5
