@@ -327,6 +327,6 @@ def test_active_units_are_the_dimensions_whose_means_vary():
 def test_saturation_is_the_share_of_examples_below_a_millionth():
     setting = toy_config("sintrovae").method
     # Exponents -2 * 0.5 * (0.2 * err + 0.9 * kl): -1 and -100.
-    metrics = streams.saturation(setting, jnp.array([0.5, 50.0]), jnp.array([1.0, 100.0]))
+    metrics = streams.saturation(setting, jnp.array([0.5, 50.0]), jnp.array([1.0, 100.0]), alpha=2.0)
     assert metrics["saturated"] == 0.5
     assert metrics["exponent_fake"] == pytest.approx(-50.5, rel=1e-5)
