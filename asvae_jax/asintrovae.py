@@ -136,8 +136,8 @@ def _distances(
 
 
 def _late(setting: AsIntroVae, step: jax.Array, steps: int) -> jax.Array:
-    """How much of the late game is played, in [0, 1]: modes must be parted before their shape is of interest, and what
-    lies between them."""
+    """How much of the late game is played, in [0, 1]: modes must be parted before their shape, and what lies between
+    them, are of interest."""
     begins = setting.late_from * steps
     return jnp.clip(step / begins - 1, 0, 1) if begins else jnp.ones(())
 

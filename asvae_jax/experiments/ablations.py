@@ -23,7 +23,7 @@ _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
 _GROWING_PULL = {"method.w_dec_growth": 2.5}
 _GREATER_STAKE = {"method.w_enc": 2.5}
 _SHORTER_AVERAGE = {"ema.ramp_up": 0.02}
-# What was recommended before stands on these.
+# What was recommended before stands on these; pages call `_D_ALONE_LINEAR_FALL` `D alone`.
 _LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
 _BEFORE = {**_LINEAR_FALL, **_GREATER_STAKE, **_ONE_ALPHA}
 _D_ALONE = {**_NOTHING_LATE, **_GREATER_STAKE}
