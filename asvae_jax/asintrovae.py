@@ -60,7 +60,7 @@ def asintrovae(config: Config) -> Method:
         health = {
             **stream_health(config, s),
             **saturation(setting, s.err_fake, c * kl_fake + in_exponent, alpha),
-            "as_distance": d,
+            **dict(zip(("as_distance", "means_distance"), found, strict=False)),
             "kl_weight": c,
         }
         return EncoderPhase(loss, {**named("encoder", terms), **health}, z)

@@ -13,7 +13,7 @@ from asvae_jax.config import of_this_version
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import EVALUATION_FILE
 from asvae_jax.metrics import intervals
-from asvae_jax.metrics.intervals import Interval
+from asvae_jax.metrics.intervals import Interval, with_interval
 from asvae_jax.presets import variant_of
 from asvae_jax.run import Weights
 
@@ -79,7 +79,9 @@ def summary(groups: Sequence[Group], weights: Weights) -> str:
     lines += ["| run | seeds | " + " | ".join(figures) + " |", "|" + "---|" * (len(figures) + 2)]
     for group in groups:
         cells = [
-            _cell(group.mean(figure, weights), group.interval(figure, weights)) if _has(group, figure, weights) else "-"
+            with_interval(group.mean(figure, weights), group.interval(figure, weights))
+            if _has(group, figure, weights)
+            else "-"
             for figure in figures
         ]
         lines.append(f"| {group.name} | {len(group.results)} | " + " | ".join(cells) + " |")
@@ -131,7 +133,7 @@ def difference_table(first: Group, second: Group, weights: Weights) -> str:
     header = f"| figure | {first.name} | {second.name} | difference | exceeds chance |"
     lines = [title, "", header, "|---|---|---|---|---|"]
     lines += [
-        f"| {d.figure} | {d.first:.4g} | {d.second:.4g} | {_cell(d.second - d.first, d.interval)} | "
+        f"| {d.figure} | {d.first:.4g} | {d.second:.4g} | {with_interval(d.second - d.first, d.interval)} | "
         f"{verdicts[d.exceeds_chance]} |"
         for d in differences(first, second, weights)
     ]
@@ -209,7 +211,3 @@ def _of_difference(first: Group, second: Group, figure: str, weights: Weights) -
 
 def _seeds(group: Group) -> str:
     return f"{len(group.results)} seeds" if len(group.results) > 1 else "1 seed"
-
-
-def _cell(value: float, interval: Interval | None) -> str:
-    return f"{value:.4g}" if interval is None else f"{value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"

@@ -13,7 +13,7 @@ mixtures. Three ways to compute it, one value:
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import chex
 import jax
@@ -27,10 +27,7 @@ Statistic = Literal["V", "U"]
 OverDims = Literal["mean", "sum"]
 Method = Literal["auto", "pairwise", "tiled", "grid"]
 
-KERNELS = ("per_dim", "product", "prior", "means")
-STATISTICS = ("V", "U")
-OVER_DIMS = ("mean", "sum")
-METHODS = ("auto", "pairwise", "tiled", "grid")
+KERNELS, STATISTICS, OVER_DIMS, METHODS = map(get_args, (Kernel, Statistic, OverDims, Method))
 
 # (p [N, Z], q [M, Z]) -> [N, M] or [N, M, Z]
 _PairKernel = Callable[[Gaussian, Gaussian], jax.Array]

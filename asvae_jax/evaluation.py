@@ -50,9 +50,9 @@ def evaluate(
     """The figures that `settings` (as a rule the run's own) ask for; all processes of a job call it, and get the same.
 
     Returns:
-      {"step", "config", "protocol", "raw": {figure: value}, "ema": {...}, "intervals": {"raw": {figure: [low, high]},
-      ...}}; see `docs/evaluation.md` for the figures and their intervals. Those that need an encoder are left out for
-      WGAN-GP.
+      {"step", "config", "measures", "protocol", "raw": {figure: value}, "ema": {...}, "intervals": {"raw": {figure:
+      [low, high]}, ...}}; see `docs/evaluation.md` for the figures and their intervals. Those that need an encoder are
+      left out for WGAN-GP.
 
     Raises:
       DataError: if images, the feature network's weights or a reference are absent or not what they should be.
@@ -71,7 +71,10 @@ def write_evaluation(
     result = evaluate(run, settings, weights=weights)
     path = path or run.folder / EVALUATION_FILE
     if is_main_process():
-        path.write_text(json.dumps(result, indent=2) + "\n")
+        # Whole or not at all: tables take a run that has this file for finished.
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+        partial.replace(path)
     return path, result
 
 
@@ -80,15 +83,13 @@ def table(result: dict[str, Any]) -> str:
     columns = [weights for weights in WEIGHTS[::-1] if weights in result]
     rows = [[f"step {result['step']}", *columns]]
     for name in result[columns[0]]:
-        rows.append([name, *(_with_interval(result[w][name], result["intervals"][w].get(name)) for w in columns)])
+        rows.append(
+            [name, *(intervals.with_interval(result[w][name], result["intervals"][w].get(name)) for w in columns)]
+        )
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     return "\n".join(
         "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def _with_interval(value: float, interval: Sequence[float] | None) -> str:
-    return f"{value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
 
 
 class Evaluator:
@@ -117,6 +118,7 @@ class Evaluator:
         result: dict[str, Any] = {
             "step": run.step,
             "config": run.config.to_dict(),
+            "measures": self._measures,
             "protocol": self._protocol(),
             **{which: figures for which, (figures, _) in measured.items()},
             "intervals": {which: spread for which, (_, spread) in measured.items()},

@@ -7,7 +7,7 @@ pixel, 1 / (H * W * C).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import chex
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]
 KlSchedule = Literal["linear", "tanh", "constant", "none"]
-KL_SCHEDULES = ("linear", "tanh", "constant", "none")
+KL_SCHEDULES = get_args(KlSchedule)
 
 
 def reconstruction_error(images: jax.Array, reconstructions: jax.Array) -> jax.Array:

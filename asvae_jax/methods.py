@@ -1,6 +1,6 @@
 """The five methods: which streams each one looks at, and with which loss. AS-IntroVAE has a file of its own.
 
-A method is a pair of pure functions over the streams of a step. Only these two files know both networks and losses.
+A method is a pair of pure functions over the streams of a step.
 """
 
 from collections.abc import Callable

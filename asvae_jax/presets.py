@@ -1,8 +1,7 @@
 """The values that config files share, and the words of a config's variant: `configs/digits.py:sintrovae,tiny`.
 
-Sources: arXiv 2206.13903 (Section 5, Table 1), arXiv 2012.13253 (appendix) and, where a word says `released`, the
-  code that the
-AS-IntroVAE authors released. `docs/methods.md` sets them side by side.
+Sources: arXiv 2206.13903 (Section 5, Table 1), arXiv 2012.13253 (appendix) and, where a word says `released`, the code
+that the AS-IntroVAE authors released. `docs/methods.md` sets them side by side.
 """
 
 import math
@@ -123,8 +122,8 @@ def image_data(name: str, **changes: Any) -> dict[str, Any]:
 def toys(variant: str, *, name: str) -> ConfigDict:
     """A 2-D toy: the settings of arXiv 2012.13253, appendix, and the warm-up of the released AS-IntroVAE code.
 
-    Words: a method (default asintrovae), `paper` or `released` (default paper), `c1`, `c2`, `c3` for Table 1's betas,
-      `tiny`.
+    Words: a method (default asintrovae), `paper`, `released` or `recommended` (default paper), `c1`, `c2`, `c3` for
+      Table 1's betas, `tiny`.
     """
     words = _Words(variant, extra=tuple(TABLE1_BETAS))
     betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
@@ -132,9 +131,10 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
     # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
     # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
-    # encoder as hard as ever, so the exponential must last from then on: what lies between modes is told by its KL
-    # alone. One that lasts from the start loses modes. Where modes lie apart the encoder's stake in D is measured by
-    # its KL's: a greater one leaves strays between them, a smaller one lets the game break down.
+    # encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does the encoder
+    # tell a sample between modes from a real point. One that lasts from the start loses modes. Where modes lie apart
+    # the encoder's weight of D follows that of its KL: a greater one leaves strays between them, with a smaller one the
+    # game may break down.
     apart = mode_centres(name) is not None
     recommended = _Recommended(
         method=dict(
@@ -193,9 +193,9 @@ def images(
     warmup_steps: int = 0,
     short: bool = False,
 ) -> ConfigDict:
-    """An image set. Words: a method (default asintrovae), `paper` or `released` (default paper), `tiny`; for CelebA
-    `full_frame`. `shape` is for a set that may have any. A `short` run is averaged over a share of its own images, by
-    every method: after 2,000 steps the published average still holds 14 % of the initial weights."""
+    """An image set. Words: a method (default asintrovae), `paper`, `released` or `recommended` (default paper), `tiny`;
+    for CelebA `full_frame`. `shape` is for a set that may have any. A `short` run is averaged over a share of its own
+    images, by every method: after 2,000 steps the published average still holds 14 % of the initial weights."""
     is_celeba = IMAGE_SETS[name].settings is CelebAData
     words = _Words(variant, extra=("full_frame",) if is_celeba else ())
     data = image_data(name, batch_size=batch_size, **(FULL_FRAME if words.extra else {}))

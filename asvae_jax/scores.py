@@ -15,11 +15,10 @@ from asvae_jax.losses import reconstruction_error
 from asvae_jax.metrics import reconstruction
 from asvae_jax.run import Run, Weights, make_autoencode, spread_like
 from asvae_jax.settings import Config
+from asvae_jax.streams import ACTIVE_VARIANCE
 
 DRAWS = 5
 _DRAW_SEED = 3
-# A dimension of the code whose mean varies by more than this over the images is in use.
-ACTIVE_VARIANCE = 0.01
 
 
 class Scores(NamedTuple):

@@ -1,7 +1,7 @@
 """What a run depends on, as typed dataclasses.
 
-They hold no defaults: a config file (with `asvae_jax.presets`) gives every value. A value that a method does not
-use has no field to go to, so that setting it is an error.
+They hold no defaults: a config file (with `asvae_jax.presets`) gives every value. What a method never uses has no
+field to go to, so that setting it is an error.
 """
 
 import dataclasses
@@ -266,8 +266,10 @@ IMAGE_MEASURES = {
 """What `evaluation.measures` can ask for, and the figures that each gives."""
 
 BY_FEATURES = ("fid", "kid", "precision_recall")
-"""The measures that compare the features of generated and of real images, and the fewest images that they take."""
+"""The measures that compare the features of generated and of real images."""
+
 FEWEST_IMAGES = 20
+"""That those measures take."""
 
 WITH_ENCODER = (*IMAGE_MEASURES["reconstruction"], *IMAGE_MEASURES["codes"])
 """The figures that a method without an encoder cannot have."""

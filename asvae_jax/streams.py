@@ -24,8 +24,8 @@ Metrics = dict[str, jax.Array]
 NEGLIGIBLE_GAMMA_R = 6e-8
 # Below this an exponential gives the encoder no gradient worth the name.
 _SATURATED = 1e-6
-# A code dimension whose mean varies less over the batch carries nothing (Burda et al., arXiv 1509.00519).
-_ACTIVE_VARIANCE = 0.01
+ACTIVE_VARIANCE = 0.01
+"""A dimension of the code whose mean varies by less over the images carries nothing (arXiv 1509.00519)."""
 
 
 class StepNoise(NamedTuple):
@@ -138,7 +138,7 @@ def code_health(config: Config, codes: list[Gaussian]) -> Metrics:
     low, high = config.model.logvar_range
     logvars = jnp.stack([q.logvar for q in codes])
     return {
-        "active_units": jnp.sum(jnp.var(codes[0].mean, axis=0) > _ACTIVE_VARIANCE).astype(jnp.float32),
+        "active_units": jnp.sum(jnp.var(codes[0].mean, axis=0) > ACTIVE_VARIANCE).astype(jnp.float32),
         "clamped_logvars": jnp.mean((logvars <= low) | (logvars >= high)),
     }
 

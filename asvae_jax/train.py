@@ -313,7 +313,7 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
             stored = resolve(store.read_meta(step)["config"])
         except CheckpointError:  # `read_newest` is to report it
             continue
-        if changed := differences(stored, config, () if _annealed(config) else ("training.steps",)):
+        if changed := differences(stored, config, () if depends_on_length(config) else ("training.steps",)):
             raise ConfigError(
                 f"{store.folder.parent} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
             )
@@ -333,9 +333,16 @@ def _is_one_of(path: str, settings: tuple[str, ...]) -> bool:
     return any(path == setting or path.startswith(f"{setting}.") for setting in settings)
 
 
-def _annealed(config: Config) -> bool:
-    """Whether the total number of steps is part of the objective, so that a longer run is another run."""
-    return isinstance(config.method, AsIntroVae) and config.method.kl_schedule != "constant"
+def depends_on_length(config: Config) -> bool:
+    """Whether the total number of steps is part of what each step computes, so that a longer run is another run."""
+    optimizer, method = config.optimizer, config.method
+    rises = optimizer.encoder_rise > 0 and optimizer.encoder_factor != 1
+    if optimizer.final_factor != 1 or rises:
+        return True
+    if not isinstance(method, AsIntroVae):
+        return False
+    annealed = method.kl_schedule in ("linear", "tanh")
+    return bool(annealed or method.late_from or method.slope_weight or method.w_dec_growth != 1)
 
 
 def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

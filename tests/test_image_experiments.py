@@ -147,6 +147,12 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
     assert times(folder / "checkpoints" / "4") == checkpoints
     assert stored(tmp_path / "runs", "vae", 0) == whole
 
+    # Evaluated by hand, for some of its measures.
+    command(capsys, "evaluate", folder, "--metrics", "codes")
+    assert "psnr" not in stored(tmp_path / "runs", "vae", 0)["ema"]
+    command(capsys, "table", 3, *arguments)
+    assert stored(tmp_path / "runs", "vae", 0) == whole
+
     (folder / "evaluation.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
     command(capsys, "table", 3, *arguments)
@@ -223,6 +229,10 @@ def test_given_run_that_is_not_evaluated_is_evaluated(configs, workdir, no_train
     page = command(capsys, "table", 3, "--runs", folder, "--configs", configs, "--out", tmp_path)
     assert json.loads((folder / "evaluation.json").read_text())["ema"] == stored(workdir, "vae", 0)["ema"]
     assert f"{stored(workdir, 'vae', 0)['ema']['psnr']:.4g} [" in page
+
+    # Half a file says what to do.
+    (folder / "evaluation.json").write_text('{"step": 4, "conf')
+    assert "remove it and the run is evaluated anew" in refusal(capsys, "table", 3, "--runs", folder)
 
     # One that is still in training has no figures yet.
     (folder / "evaluation.json").unlink()

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from asvae_jax.distributed import StopRequest
 from asvae_jax.errors import CheckpointError
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.terminal import exit_code_of
-from asvae_jax.train import dry_run, train
+from asvae_jax.train import depends_on_length, dry_run, train
 
 # Orbax leaves the reads beside one that failed to the garbage collector, which complains of each.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
@@ -29,6 +30,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.Pyte
 def _complaints_come_within_the_test():
     yield
     gc.collect()
+
+
+SAME_ALL_ALONG = dict(
+    optimizer__final_factor=1.0, optimizer__fall_power=1.0, optimizer__encoder_rise=0.0, method__late_from=0.0,
+    method__late_alpha_factor=1.0, method__slope_weight=0.0, method__slope_until=0.0,
+)  # fmt: skip
 
 
 def damage(folder: Path, step: int) -> None:
@@ -166,6 +173,33 @@ def test_more_steps_go_on_as_if_they_had_been_asked_for_at_first(tmp_path):
     assert longer.step == whole.step == 20
     assert_bit_equal(longer.params, whole.params)
     assert [record["step"] for record in records(tmp_path / "run")] == [5, 10, 15, 20]
+
+
+def test_length_of_a_run_whose_rate_falls_is_part_of_what_it_computes(tmp_path, capsys):
+    falling = partial(toy, "vae,tiny", optimizer__final_factor=0.1)
+    train(falling(training__steps=10), tmp_path)
+    assert exit_code_of(lambda: train(falling(), tmp_path)) == 2
+    assert "training.steps 10 -> 20" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "depends"),
+    [
+        ("sintrovae", {}, False),
+        ("sintrovae", dict(optimizer__encoder_factor=3.0), False),
+        ("sintrovae", dict(optimizer__encoder_factor=3.0, optimizer__encoder_rise=0.5), True),
+        ("asintrovae,paper", {}, True),
+        ("asintrovae,paper", dict(method__kl_schedule="constant", method__kl_rate=0.5), False),
+        ("asintrovae,released", {}, True),
+        ("asintrovae,recommended", {}, True),
+        ("asintrovae,recommended", SAME_ALL_ALONG, False),
+        ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__late_from": 0.5}, True),
+        ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__w_dec_growth": 2.0}, True),
+        ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__slope_weight": 1.0, "method__slope_until": 1.0}, True),
+    ],
+)
+def test_which_settings_make_a_longer_run_another_run(words, changes, depends):
+    assert depends_on_length(toy(f"{words},tiny", **changes)) == depends
 
 
 def test_length_of_an_annealed_run_is_part_of_what_it_computes(straight, tmp_path, capsys):

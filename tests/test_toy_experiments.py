@@ -281,9 +281,12 @@ def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, t
     [points] = (tmp_path / "w" / "samples").glob("25gaussians-vae-s0-*.npy")
     points.unlink()
     before = (tmp_path / "figure3-toys.png").read_bytes()
+    records = (tmp_path / "toys.jsonl").read_bytes()
     figure(capsys, tmp_path, "3", *options)
     assert trained[programs:] == [[0]]
     assert (tmp_path / "figure3-toys.png").read_bytes() == before
+    # A picture changes no figure of a table.
+    assert (tmp_path / "toys.jsonl").read_bytes() == records
     assert all(width_of(tmp_path / name) > 500 for name in names)
 
 

@@ -32,7 +32,6 @@ _FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D = {**_D_ALONE_LINEAR_FALL, **_FIXED_WEIGHT}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
 _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
-_GATE: dict[str, Changes] = {"D a constant 1: the gate alone": _CONSTANT_D}
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,released": {
         "as it is": {},
@@ -46,7 +45,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D outside, a mean over pairs": {"method.distance_in": "loss", "method.over_pairs_encoder": "mean"},
         "D between real and fake": {"method.distance_pairs": "real_fake"},
         "root of D": {"method.root_distance": True},
-        **_GATE,
+        "D a constant, 1 a pair: the gate alone": _CONSTANT_D,
         "kernel product": {"method.kernel": "product"},
         "kernel product, bandwidth 1": {"method.kernel": "product", "method.bandwidth": 1.0},
         "kernel prior": {"method.kernel": "prior"},
@@ -93,7 +92,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "ten times the slope's weight": {"method.slope_weight": 1e-2},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         "moving average of a half-life of a fiftieth": _SHORTER_AVERAGE,
-        **_GATE,
+        "D a constant 1: the gate alone": _CONSTANT_D,
         "kernel per_dim of squashed codes": {
             "method.kernel": "per_dim",
             "method.bandwidth": 0.0,

@@ -240,7 +240,10 @@ class ImageRuns:
         file = folder / EVALUATION_FILE
         if not file.is_file():
             return False
-        result = json.loads(file.read_text())
+        try:
+            result = json.loads(file.read_text())
+        except ValueError as error:
+            raise DataError(f"{file} cannot be read ({error}); remove it and the run is evaluated anew.") from error
         if result["step"] < result["config"]["training"]["steps"]:
             return False
         if cell in self.request.given:
@@ -250,7 +253,8 @@ class ImageRuns:
             raise ConfigError(
                 f"{folder} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
             )
-        return set(config.evaluation.measures) <= set(stored.evaluation.measures)  # type: ignore[union-attr]
+        # A run may have been evaluated by hand for some of its measures only.
+        return set(config.evaluation.measures) <= set(result.get("measures", ()))  # type: ignore[union-attr]
 
     def _evaluate(self, cell: Cell) -> None:
         run = load_run(self.request.given[cell])

@@ -20,7 +20,7 @@ from asvae_jax.experiments.image_runs import (
     training_seconds,
 )
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
-from asvae_jax.metrics.intervals import Interval
+from asvae_jax.metrics.intervals import with_interval
 
 
 class Table(NamedTuple):
@@ -166,7 +166,7 @@ def _cell(table: Table, request: Request, data: str, group: Group | None, figure
     name = group and _named(group, figure)
     if not group or not name:
         return "-"
-    text = _with_interval(group.mean(name, WEIGHTS), group.interval(name, WEIGHTS))
+    text = with_interval(group.mean(name, WEIGHTS), group.interval(name, WEIGHTS))
     published = _published(table, data, group, figure, name)
     if published is not None:
         text += f" ({published:g})"
@@ -257,9 +257,9 @@ def _seconds(runs: ImageRuns, data: str, method: str) -> float:
 
 
 def _named(group: Group, figure: str) -> str | None:
-    """The figure's whole name: "fid" may be "fid_digits_n1438"."""
+    """The figure's whole name, "fid" may be "fid_digits_n1438", if all runs of the group have it."""
     names = (name for name in group.results[0][WEIGHTS] if name == figure or name.startswith(f"{figure}_"))
-    return next(names, None)
+    return next((name for name in names if all(name in result[WEIGHTS] for result in group.results)), None)
 
 
 def _published(table: Table, data: str, group: Group, figure: str, name: str) -> float | None:
@@ -268,10 +268,6 @@ def _published(table: Table, data: str, group: Group, figure: str, name: str) ->
     if "digits" in name or figure not in table.figures[: len(values)]:
         return None
     return values[table.figures.index(figure)]
-
-
-def _with_interval(value: float, interval: Interval | None) -> str:
-    return f"{value:.4g}" + (f" [{interval.low:.4g}, {interval.high:.4g}]" if interval else "")
 
 
 def _duration(seconds: float) -> str:

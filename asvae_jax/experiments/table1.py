@@ -95,8 +95,9 @@ def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
 
 
 def about(found: Sequence[Row], budget: Budget, command: str) -> str:
-    done, wanted = sum(len(row.records) for row in found), sum(len(row.cells) for row in found)
-    records = [record for row in found for record in row.records]
+    # One run may stand in several cells: WGAN-GP knows no betas.
+    records = list({id(record): record for row in found for record in row.records}.values())
+    done, wanted = len(records), len({cell.config(budget) for row in found for cell in row.cells})
     partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; the command goes on.**"
     hours = sum(record["seconds"] for record in records) / 3600
     devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))

@@ -157,7 +157,7 @@ def train_missing(
       results: grows by what is trained.
       samples: a folder for the points that each run's averaged weights generate, [N, 2] float16.
       together: how many runs one program holds; None for as many as pay on these devices.
-      with_samples: train a cell whose points are gone again.
+      with_samples: train a cell whose points are gone again; its record stays, as another program may end elsewhere.
       progress: is called after each program.
     """
     # Under other betas WGAN-GP, which has none, is the same run.
@@ -174,7 +174,12 @@ def train_missing(
         for config, (record, points) in zip(configs, _train(configs), strict=True):
             samples.mkdir(parents=True, exist_ok=True)
             np.save(samples / _samples_name(record["settings"]), points.astype(np.float16))
-            results.add({"key": key(missing[config][0], budget), **record})
+            cell = missing[config][0]
+            if found := results.find(cell, budget):
+                drawn, kept = record["ema"]["kl_paper"], found["ema"]["kl_paper"]
+                _log.info("%s: kl_paper %s for the points to be drawn, %s on record", describe(cell), drawn, kept)
+            else:
+                results.add({"key": key(cell, budget), **record})
         progress()
 
 

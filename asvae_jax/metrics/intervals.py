@@ -18,6 +18,11 @@ class Interval(NamedTuple):
     high: float
 
 
+def with_interval(value: float, interval: Sequence[float] | None) -> str:
+    """A figure in words, "0.9421 [0.9399, 0.9444]", or alone."""
+    return f"{value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
+
+
 def bootstrap_mean(values: np.ndarray) -> Interval:
     """Of a mean of independent values [N]: percentiles of the means of 2,000 resamples."""
     values = np.asarray(values, np.float64)
