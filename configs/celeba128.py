@@ -3,9 +3,9 @@
   python -m asvae_jax prepare celeba128 --manual-dir=FOLDER   # with img_align_celeba.zip and list_eval_partition.txt
   python -m asvae_jax.main --config=configs/celeba128.py --workdir=runs/celeba128
 
-Words: a method, paper | released, tiny, full_frame (every file, the whole frame squeezed into a square: what the
-paper seems to have done; prepare with --crop=none --partition=all). For comparison, the paper prints FID 130.74,
-PSNR 22.924 dB, SSIM 0.801 and MSE 0.006 for asintrovae.
+Words: a method, paper | released | recommended, tiny, full_frame (every file, the whole frame squeezed into a square:
+what the paper seems to have done; prepare with --crop=none --partition=all). For comparison, the paper prints FID
+130.74, PSNR 22.924 dB, SSIM 0.801 and MSE 0.006 for asintrovae.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

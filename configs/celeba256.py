@@ -3,9 +3,10 @@
   python -m asvae_jax prepare celeba256 --manual-dir=FOLDER   # with img_align_celeba.zip and list_eval_partition.txt
   python -m asvae_jax.main --config=configs/celeba256.py --workdir=runs/celeba256
 
-Words: a method, paper | released, tiny, full_frame (every file, the whole frame squeezed into a square: what the
-paper seems to have done; prepare with --crop=none --partition=all). The files have 178x218 pixels: all that is finer is
-the filter's. For comparison, the paper prints FID 129.61, PSNR 23.156 dB, SSIM 0.758 and MSE 0.006 for asintrovae.
+Words: a method, paper | released | recommended, tiny, full_frame (every file, the whole frame squeezed into a square:
+what the paper seems to have done; prepare with --crop=none --partition=all). The files have 178x218 pixels: all that
+is finer is the filter's. For comparison, the paper prints FID 129.61, PSNR 23.156 dB, SSIM 0.758 and MSE 0.006 for
+asintrovae.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

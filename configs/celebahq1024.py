@@ -3,7 +3,7 @@
   python -m asvae_jax prepare celebahq1024 --manual-dir=FOLDER   # with CelebAMask-HQ.zip or data1024x1024.tar
   python -m asvae_jax.main --config=configs/celebahq1024.py --workdir=runs/celebahq1024
 
-Words: a method, paper | released, tiny. On GPUs add --config.model.compute_dtype=bfloat16.
+Words: a method, paper | released | recommended, tiny. On GPUs add --config.model.compute_dtype=bfloat16.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

@@ -3,8 +3,8 @@
   python -m asvae_jax prepare cifar10
   python -m asvae_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-Words: a method, paper | released, tiny. For comparison, the paper prints FID 271.69, PSNR 19.445 dB, SSIM 0.620
-and MSE 0.019 for asintrovae.
+Words: a method, paper | released | recommended, tiny. For comparison, the paper prints FID 271.69, PSNR 19.445 dB,
+SSIM 0.620 and MSE 0.019 for asintrovae.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

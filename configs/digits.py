@@ -2,8 +2,9 @@
 
   python -m asvae_jax.main --config=configs/digits.py --workdir=runs/digits
 
-Words: a method, paper | released, tiny. The weights are MNIST's of arXiv 2206.13903 carried over to an image with a
-twelfth of the pixels and of the variance: KL weighs a tenth beside the error, and b_neg keeps the exponent's size.
+Words: a method, paper | released | recommended, tiny. The weights are MNIST's of arXiv 2206.13903 carried over to an
+image with a twelfth of the pixels and of the variance: KL weighs a tenth beside the error, and b_neg keeps the
+exponent's size.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

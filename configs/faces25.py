@@ -2,7 +2,8 @@
 
   python -m asvae_jax.main --config=configs/faces25.py --workdir=runs/faces25
 
-Words: a method, paper | released, tiny. Too few for more than a trial; weights are MNIST's of arXiv 2206.13903.
+Words: a method, paper | released | recommended, tiny. Too few for more than a trial; weights are MNIST's of arXiv
+2206.13903.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

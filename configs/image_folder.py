@@ -3,9 +3,9 @@
   python -m asvae_jax prepare image_folder --manual-dir=PICTURES
   python -m asvae_jax.main --config=configs/image_folder.py --workdir=runs/pictures
 
-Words: a method, paper | released, tiny, a size (32, 64, 128, 256; prepare with --shape=64x64x3). Several folders are
-told apart by a label: prepare with --label=flowers, train with --config.data.label=flowers. Weights are those of Oxford
-Buildings in arXiv 2206.13903, the length is a guess.
+Words: a method, paper | released | recommended, tiny, a size (32, 64, 128, 256; prepare with --shape=64x64x3).
+Several folders are told apart by a label: prepare with --label=flowers, train with --config.data.label=flowers.
+Weights are those of Oxford Buildings in arXiv 2206.13903, the length is a guess.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

@@ -4,7 +4,7 @@
 
 Three minutes on two CPU cores; held-out digits then have PSNR 17.8 dB, SSIM 0.75, MSE 0.018 (asintrovae, seed 0).
 
-Words: a method, paper | released, tiny. Weights are MNIST's of arXiv 2206.13903, widths and length are
+Words: a method, paper | released | recommended, tiny. Weights are MNIST's of arXiv 2206.13903, widths and length are
 chosen for two CPU cores.
 """
 

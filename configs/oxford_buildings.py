@@ -3,8 +3,8 @@
   python -m asvae_jax prepare oxford_buildings --manual-dir=FOLDER   # with oxbuild_images.tgz in it
   python -m asvae_jax.main --config=configs/oxford_buildings.py --workdir=runs/oxford_buildings
 
-Words: a method, paper | released, tiny. For comparison, the paper prints PSNR 20.168 dB, SSIM 0.604 and MSE
-0.013 for asintrovae, on images that are no longer published (docs/data.md).
+Words: a method, paper | released | recommended, tiny. For comparison, the paper prints PSNR 20.168 dB, SSIM 0.604 and
+MSE 0.013 for asintrovae, on images that are no longer published (docs/data.md).
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images

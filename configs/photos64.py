@@ -2,7 +2,7 @@
 
   python -m asvae_jax.main --config=configs/photos64.py --workdir=runs/photos64
 
-Words: a method, paper | released, tiny. No paper uses them; weights are those of Oxford Buildings.
+Words: a method, paper | released | recommended, tiny. No paper uses them; weights are those of Oxford Buildings.
 """
 
 from asvae_jax.presets import Betas, IntroVaeBetas, images
