@@ -20,8 +20,11 @@ def environment(name: str) -> Path:
     """The python of this command's environment, made and brought up to date if need be."""
     folder = ROOT / ".venv" / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        venv.create(folder, with_pip=True)
+    if not _has_pip(python):
+        try:
+            venv.create(folder, with_pip=True, clear=True)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"No environment with pip can be made in {folder} ({error}); on Debian: apt install python3-venv.")
     run(
         python,
         "-m",
@@ -33,6 +36,11 @@ def environment(name: str) -> Path:
         f"{ROOT}[{EXTRAS[name]}]",
     )
     return python
+
+
+def _has_pip(python: Path) -> bool:
+    """Whether an environment is there and whole."""
+    return python.exists() and not subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode
 
 
 def run(*command: object) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvae_jax import distributed
+from asvae_jax.provenance import commit, versions
 from asvae_jax.settings import Config
 from asvae_jax.train import TrainingData, fresh_state, program_memory
 
@@ -58,7 +59,8 @@ def benchmark(config: Config) -> dict[str, Any]:
         "config": config.to_dict(),
         "device": f"{mesh.size} x {device.device_kind}",
         "machine": platform.machine(),
-        "jax": jax.__version__,
+        "versions": versions(),
+        "commit": commit(),
         "compile_seconds": compile_seconds,
         "step_seconds_median": float(median),
         "step_seconds_p10": float(low),

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from asvae_jax.config import of_this_version
-from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError
+from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError, first_line
 from asvae_jax.provenance import commit, versions
 from asvae_jax.settings import Checkpoint, Config
 from asvae_jax.update import TrainState
@@ -172,8 +172,7 @@ class CheckpointStore:
         except (MemoryError, PermissionError):
             raise  # this machine's trouble, not the checkpoint's
         except Exception as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line}.") from error
+            raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line(error)}.") from error
 
     def set_aside_after(self, step: int) -> None:
         """Renames the (damaged) steps later than `step` to `damaged-N`: training will write those steps anew, and
@@ -217,9 +216,8 @@ def _storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StorageError(
-            f"A checkpoint could not be written to {folder}: {first_line}. Earlier ones are intact; "
+            f"A checkpoint could not be written to {folder}: {first_line(error)}. Earlier ones are intact; "
             "see to space and rights, then run the same command again."
         ) from error
 

@@ -9,6 +9,7 @@ from asvae_jax.settings import (
     FEWEST_IMAGES,
     IMAGE_MEASURES,
     IMAGE_SETS,
+    TOY_BLOCKS,
     WITH_ENCODER,
     AsIntroVae,
     Config,
@@ -50,6 +51,7 @@ def check(config: Config) -> None:
     }  # fmt: skip
     for path, value in not_negative.items():
         _require(value >= 0, f"{path} must not be negative, got {value}.")
+    _require(config.seed < 2**32, f"seed must be below 2**32, got {config.seed}.")
 
     widths = model.channels if isinstance(model, ConvModel) else model.widths
     _require(len(widths) > 0 and min(widths) > 0, f"model needs at least one layer of positive width, got {widths}.")
@@ -183,6 +185,15 @@ def _check_evaluation(config: Config) -> None:
         _require(
             evaluation.samples >= FEWEST_IMAGES or not set(BY_FEATURES) & set(evaluation.measures),
             f"evaluation.samples={evaluation.samples} is too few to compare; generate at least {FEWEST_IMAGES}.",
+        )
+        _require(
+            "codes" not in evaluation.measures or isinstance(config.method, WganGp) or config.method.b_kl > 0,
+            "evaluation.measures has codes, whose elbo divides by method.b_kl=0; leave codes out.",
+        )
+    else:
+        _require(
+            evaluation.samples >= TOY_BLOCKS,
+            f"evaluation.samples={evaluation.samples} gives no interval; draw at least {TOY_BLOCKS}.",
         )
     if evaluation.best == "none":
         return

@@ -17,9 +17,9 @@ from asvae_jax.metrics.intervals import Interval, with_interval
 from asvae_jax.presets import variant_of
 from asvae_jax.run import Weights
 
-# What says which code and machine measured, not what.
+# Entries of a protocol that name code and machine: they may differ between runs.
 _CIRCUMSTANCES = ("versions", "commit", "device")
-# What of the data section changes no image.
+# Settings of the data section that change no image.
 _READING = ("data_dir", "read_threads", "batch_size")
 
 
@@ -51,7 +51,8 @@ def read_groups(folders: Iterable[Path], weights: Weights, file: str = EVALUATIO
     """The evaluations in run folders, in groups of runs that differ by seed alone.
 
     Raises:
-      DataError: if a folder has no evaluation, two are of one seed, or they were measured under different protocols.
+      DataError: if a folder has no evaluation, two are of one seed, or they were measured under different protocols or
+        at different steps.
     """
     results = [_read(folder / file, weights) for folder in folders]
     for result in results[1:]:
@@ -68,6 +69,8 @@ def read_groups(folders: Iterable[Path], weights: Weights, file: str = EVALUATIO
     for group in groups:
         if len(set(group.seeds)) < len(group.seeds):
             raise DataError(f"Two of the runs of {group.name} have one seed: {sorted(group.seeds)}; give each once.")
+        if len(steps := {result["step"] for result in group.results}) > 1:
+            raise DataError(f"The runs of {group.name} were evaluated at steps {sorted(steps)}; evaluate them at one.")
     return _told_apart(groups)
 
 
@@ -115,8 +118,9 @@ class Difference(NamedTuple):
 
 
 def differences(first: Group, second: Group, weights: Weights) -> list[Difference]:
-    """Every figure that both groups have. With two seeds or more on either side the interval is Welch's over the seeds;
-    otherwise it combines those of the two evaluations, and says nothing of other seeds."""
+    """Every figure that both groups have. With two seeds or more on both sides the interval is Welch's over the seeds;
+    otherwise it combines those of the two groups (of one run alone: over its images, which says nothing of other
+    seeds)."""
     shared = [name for name in _figures([first], weights) if _has(second, name, weights)]
     return [
         Difference(

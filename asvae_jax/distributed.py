@@ -123,5 +123,5 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, _frame) -> None:
-        _log.warning("%s received: saving after this step", signal.Signals(number).name)
+        _log.warning("%s received: stopping as soon as all is saved", signal.Signals(number).name)
         self.received = True

@@ -41,3 +41,8 @@ class Preempted(RunError):
     """Training was asked to stop and has saved its state."""
 
     exit_code = EXIT_PREEMPTED
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

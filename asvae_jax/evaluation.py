@@ -2,7 +2,7 @@
 images reconstruction, codes and what features say of generated images."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from asvae_jax.examples import REAL_SEED, Examples, preview_examples
 from asvae_jax.features.networks import FeatureNetwork, open_network
 from asvae_jax.gaussians import kl_to_standard_normal
 from asvae_jax.generation import (
+    Poll,
     Reference,
     about_split,
     check_reference,
@@ -31,17 +32,25 @@ from asvae_jax.metrics.intervals import Interval
 from asvae_jax.provenance import commit, versions
 from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, make_generate, on_this_process, sample_images
 from asvae_jax.scores import DRAWS, score
-from asvae_jax.settings import BY_FEATURES, TOY_LIMITS, Config, ImageData, ImageEvaluation, ToyEvaluation, WganGp
+from asvae_jax.settings import (
+    BY_FEATURES,
+    TOY_BLOCKS,
+    TOY_LIMITS,
+    Config,
+    ImageData,
+    ImageEvaluation,
+    ToyEvaluation,
+    WganGp,
+)
 
 # Fixed, so that all runs are judged by the same latents.
 SAMPLE_SEED = 1
 _GN_ELBO_POINTS, _GN_ELBO_GRID = 12_800, 1024
-_BINS, _TOY_BLOCKS = 100, 20
+_BINS = 100
 
 EVALUATION_FILE = "evaluation.json"
 
 Figures = dict[str, float]
-Poll = Callable[[], None]
 
 
 def evaluate(
@@ -66,9 +75,11 @@ def write_evaluation(
     *,
     weights: Sequence[Weights] = WEIGHTS,
     path: Path | None = None,
+    poll: Poll = lambda: None,
 ) -> tuple[Path, dict[str, Any]]:
-    """`evaluate`, kept as JSON at `path` or, as a rule, in the run's folder."""
-    result = evaluate(run, settings, weights=weights)
+    """`evaluate`, kept as JSON at `path` or, as a rule, in the run's folder. `poll` is called between batches, and
+    raises to stop."""
+    result = Evaluator(run.config, settings).evaluate(run, weights=weights, poll=poll)
     path = path or run.folder / EVALUATION_FILE
     if is_main_process():
         # Whole or not at all: tables take a run that has this file for finished.
@@ -215,8 +226,8 @@ def toy_figures(config: Config, points: np.ndarray) -> Figures:
 def _measure_toy(run: Run, weights: Weights) -> tuple[Figures, dict[str, Interval]]:
     generated = toy_points(run, weights)
     figures = toy_figures(run.config, generated)
-    blocks = np.arange(len(generated)) * _TOY_BLOCKS // len(generated)
-    left_out = [toy_figures(run.config, generated[blocks != block]) for block in range(_TOY_BLOCKS)]
+    blocks = np.arange(len(generated)) * TOY_BLOCKS // len(generated)
+    left_out = [toy_figures(run.config, generated[blocks != block]) for block in range(TOY_BLOCKS)]
     # How many modes are hit is no smooth function of the samples.
     smooth = [figure for figure in figures if figure != "modes_hit"]
     spread = {figure: intervals.jackknife(figures[figure], [part[figure] for part in left_out]) for figure in smooth}

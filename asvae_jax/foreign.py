@@ -78,7 +78,8 @@ def separation(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict
     result: dict[str, dict[str, Any]] = {}
     for other in others:
         result[other] = {}
-        for name, sign in FOREIGNNESS.items():
+        for name in _scored(scores[own]):
+            sign = FOREIGNNESS[name]
             inside, outside = (sign * scores[which][name] for which in (own, other))
             low, high = bootstrap(auroc, inside, outside)
             result[other][name] = {"auroc": auroc(inside, outside), "low": low, "high": high}
@@ -87,14 +88,20 @@ def separation(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict
 
 def table(scores: Mapping[str, Mapping[str, np.ndarray]], found: Mapping[str, Mapping[str, Any]]) -> str:
     """Mean scores of each set and what tells it from the first, as lines of text."""
-    lines = [f"{'set':<18}{'images':>8}" + "".join(f"{'mean ' + name:>14}" for name in FOREIGNNESS)]
+    figures = _scored(next(iter(scores.values())))
+    lines = [f"{'set':<18}{'images':>8}" + "".join(f"{'mean ' + name:>14}" for name in figures)]
     for name, values in scores.items():
-        count = len(values["elbo"])
-        lines.append(f"{name:<18}{count:>8}" + "".join(f"{values[figure].mean():>14.4g}" for figure in FOREIGNNESS))
+        count = len(values["err"])
+        lines.append(f"{name:<18}{count:>8}" + "".join(f"{values[figure].mean():>14.4g}" for figure in figures))
     for other, by_score in found.items():
         cells = "  ".join(f"{name} {v['auroc']:.4f} [{v['low']:.4f}, {v['high']:.4f}]" for name, v in by_score.items())
         lines.append(f"AUROC of {other}: {cells}")
     return "\n".join(lines)
+
+
+def _scored(values: Mapping[str, np.ndarray]) -> list[str]:
+    """A run without a KL in its loss has no elbo."""
+    return [name for name in FOREIGNNESS if name in values]
 
 
 def write_scores(path: Path, scores: Mapping[str, Mapping[str, np.ndarray]]) -> None:

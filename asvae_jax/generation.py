@@ -102,7 +102,7 @@ def feature_statistics(
         for chosen in np.unique(block[mask]):
             sums[chosen] = sums[chosen].add(features[mask & (block == chosen)])
         if turn < turns_kept:
-            # One row more than is wanted takes all that is not.
+            # Rows that are not kept all go to one extra row, which is dropped below.
             rows.append(np.minimum(indices, kept).astype(np.int32))
             features_kept.append(features)
     whole = rows_of_all_processes(np.concatenate(rows), np.concatenate(features_kept), kept + 1)

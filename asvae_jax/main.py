@@ -11,6 +11,7 @@ finite, 4 storage failed, 75 stopped by a signal and saved.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import app, flags
@@ -18,11 +19,11 @@ from ml_collections import config_flags
 
 from asvae_jax import benchmark, distributed
 from asvae_jax.config import check_overrides, load_file, resolve
-from asvae_jax.errors import ConfigError
+from asvae_jax.errors import ConfigError, Preempted
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
 from asvae_jax.settings import ImageData
-from asvae_jax.terminal import exit_code_of, keep_compiled_programs, log_to_terminal
+from asvae_jax.terminal import errors_alone_to_terminal, exit_code_of, keep_compiled_programs, log_to_terminal
 from asvae_jax.train import differences, dry_run, sheet_path, train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -46,6 +47,10 @@ def _run() -> None:
     config = resolve(_CONFIG.value)
     if _WORKDIR.value is None and _MODE.value != "benchmark":
         raise ConfigError("--workdir is needed; --help shows examples.")
+    if "://" in (_WORKDIR.value or ""):
+        raise ConfigError(
+            f"--workdir={_WORKDIR.value} is no folder; mount the bucket, or give one that all hosts share."
+        )
     workdir = Path(_WORKDIR.value or ".").expanduser().absolute()
     log_to_terminal()
     if isinstance(config.data, ImageData):
@@ -54,6 +59,8 @@ def _run() -> None:
 
         open_prepared(config.data)
     distributed.setup(_DISTRIBUTED.value)
+    if not distributed.is_main_process():
+        errors_alone_to_terminal()
     if _MODE.value == "benchmark":
         print(benchmark.table(benchmark.benchmark(config)))
         return
@@ -61,23 +68,29 @@ def _run() -> None:
     if _DRY_RUN.value:
         print(dry_run(config, workdir))
         return
-    if _MODE.value == "train":
-        run = train(config, workdir, profile=_PROFILE.value)
-    else:
-        run = load_run(workdir)
-        if changed := differences(run.config, config):
-            raise ConfigError(
-                f"{workdir} was trained with other settings ({'; '.join(changed)}); a run is evaluated with its own: "
-                "python -m asvae_jax evaluate."
-            )
-        run = run._replace(config=config)
-    # Every process evaluates, since the weights lie on the devices of all; one of them writes.
-    path, result = write_evaluation(run)
+    with distributed.StopRequest() as stop:
+        if _MODE.value == "train":
+            run = train(config, workdir, profile=_PROFILE.value, stop=stop)
+        else:
+            run = load_run(workdir)
+            if changed := differences(run.config, config):
+                raise ConfigError(
+                    f"{workdir} was trained with other settings ({'; '.join(changed)}); a run is evaluated with its "
+                    "own: python -m asvae_jax evaluate."
+                )
+            run = run._replace(config=config)
+        # Every process evaluates, since the weights lie on the devices of all; one of them writes.
+        path, result = write_evaluation(run, poll=partial(_stop_if, stop))
     if distributed.is_main_process():
         print(table(result))
         print(f"wrote {path}")
         if _MODE.value == "train":
             print("\n".join(f"wrote {sheet_path(run, weights)}" for weights in WEIGHTS))
+
+
+def _stop_if(stop: distributed.StopRequest) -> None:
+    if stop.received:
+        raise Preempted("Stopped in the evaluation as asked; the run is saved. Run the same command again to go on.")
 
 
 def _parse(argv: list[str]) -> list[str]:

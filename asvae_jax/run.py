@@ -226,6 +226,8 @@ def _in_batches(function: Callable, weights: Any, inputs: np.typing.ArrayLike, c
     """`function` over batches of one size (the last one padded), so that it is compiled once and memory stays
     bounded."""
     inputs = np.asarray(inputs, np.float32)
+    if not len(inputs):
+        raise ValueError("At least one image (or code, or point) is needed, got none.")
     batches = [
         function(weights, spread_like(weights, inputs[indices]))
         for indices, _ in padded_batches(len(inputs), config.chunk_size)

@@ -27,8 +27,9 @@ class Scores(NamedTuple):
     - `psnr` in dB, `ssim`, `mse` per pixel: of the decoding of the mean code, see `metrics.reconstruction`;
     - `err`: squared error of the same decoding, summed over pixels and channels;
     - `kl_real`: KL(q(z|x) || N(0, I)) in nats;
-    - `elbo`: -(b_rec / b_kl) E_q |x - decode(z)|^2 - KL in nats, the expectation over 5 draws of z: the evidence lower
-      bound, but for a constant, of the Gaussian noise that the weights b_rec and b_kl stand for.
+    - `elbo`: -(b_rec / b_kl) E_q |x - decode(z)|^2 - KL in nats, the expectation over 5 draws of z, images in the range
+      that the networks see, as in training: the evidence lower bound, but for a constant, of the Gaussian noise that
+      the weights b_rec and b_kl stand for. Without a KL in the loss (b_kl 0) there is none.
     """
 
     per_image: dict[str, np.ndarray]
@@ -109,8 +110,11 @@ def _of_batch(
         "mse": reconstruction.mse(images, decoded),
         "err": reconstruction_error(images, decoded),
         "kl_real": kl,
-        "elbo": -(config.method.b_rec / config.method.b_kl) * errors.mean(axis=1) - kl,  # type: ignore[union-attr]
     }
+    b_rec, b_kl = config.method.b_rec, config.method.b_kl  # type: ignore[union-attr]
+    if b_kl:
+        low, high = config.data.value_range  # type: ignore[union-attr]
+        scores["elbo"] = -(b_rec / b_kl) * (high - low) ** 2 * errors.mean(axis=1) - kl
     return scores, codes.mean
 
 

@@ -126,8 +126,8 @@ class ToyData:
 class ImageData:
     """Images [H, W, C] as `shape`, prepared under `data_dir` (a folder or a bucket); `batch_size` is global.
 
-    Networks see pixels scaled to `value_range` (low, high). `flip` mirrors each training image, left to right, at every
-    second sight on average. `read_threads` read ahead of the device; they do not change the order.
+    Networks see pixels scaled to `value_range` (low, high). `flip` mirrors each training image, left to right, with
+    probability one half each time it is read. `read_threads` read ahead of the device; they do not change the order.
     """
 
     name: str
@@ -255,6 +255,9 @@ METHOD_SETTINGS: dict[str, type] = {
 TOY_LIMITS = {"8gaussians": 2.0, "2spirals": 4.0, "checkerboard": 4.0, "rings": 4.0, "25gaussians": 8.0}
 """The toys and the half-width of the square that they are evaluated on."""
 
+TOY_BLOCKS = 20
+"""Into so many a toy's samples are split for the intervals of its figures."""
+
 
 IMAGE_MEASURES = {
     "reconstruction": ("psnr", "ssim", "mse"),
@@ -269,7 +272,7 @@ BY_FEATURES = ("fid", "kid", "precision_recall")
 """The measures that compare the features of generated and of real images."""
 
 FEWEST_IMAGES = 20
-"""That those measures take."""
+"""The smallest number of images that those measures accept."""
 
 WITH_ENCODER = (*IMAGE_MEASURES["reconstruction"], *IMAGE_MEASURES["codes"])
 """The figures that a method without an encoder cannot have."""

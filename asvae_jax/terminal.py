@@ -36,6 +36,11 @@ def log_to_terminal() -> None:
     logger.propagate = False
 
 
+def errors_alone_to_terminal() -> None:
+    """For the other processes of a job, which would repeat each line of the first."""
+    logging.getLogger("asvae_jax").setLevel(logging.ERROR)
+
+
 def keep_compiled_programs() -> None:
     """Spares a restarted run the compiling; JAX_COMPILATION_CACHE_DIR names another place, or none if it is empty."""
     import jax

@@ -23,7 +23,7 @@ from asvae_jax.config import resolve
 from asvae_jax.data.augment import to_value_range
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
-from asvae_jax.errors import CheckpointError, ConfigError, Preempted
+from asvae_jax.errors import CheckpointError, ConfigError, Preempted, StorageError
 from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
 from asvae_jax.progress import Profiling, Progress
@@ -51,13 +51,14 @@ _MAY_CHANGE = (
 )
 
 
-def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
+def train(config: Config, workdir: Path, *, profile: bool = False, stop: distributed.StopRequest | None = None) -> Run:
     """Trains to `config.training.steps`, going on from the newest whole checkpoint in `workdir` if there is one.
 
     Args:
       config: the settings.
       workdir: the run's folder: checkpoints/, sheets/, tensorboard/, metrics.jsonl, config.json.
       profile: write a profile of the steps after the first logging interval, for TensorBoard.
+      stop: the caller's, who has more to do that may be stopped; None to heed signals in training alone.
 
     Returns:
       The finished run.
@@ -80,8 +81,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
         store = closing.enter_context(CheckpointStore(workdir / CHECKPOINTS, config.checkpoint))
         state, statistics = _restore(config, store, mesh) or (fresh_state(config, mesh), {})
         step = first_step = int(state.step)
-        if step > config.training.steps:
-            raise ConfigError(f"{workdir} is at step {step:,} already, past training.steps={config.training.steps:,}.")
+        _check_length(config, workdir, step)
         workdir.mkdir(parents=True, exist_ok=True)
         _describe(config, workdir, state, mesh)
         writers = closing.enter_context(contextlib.closing(_make_writers(config, workdir, first_step)))
@@ -92,7 +92,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
         progress = Progress(config, first_step)
         profiling = closing.enter_context(Profiling(workdir if profile else None))
         best = closing.enter_context(_best_checkpoint(config, workdir, first_step))
-        stop = closing.enter_context(distributed.StopRequest())
+        stop = stop or closing.enter_context(distributed.StopRequest())
         per_dispatch, batches = config.training.steps_per_dispatch, data.batches(first_step)
         while step < config.training.steps:
             run_steps = run_warmup if step < config.training.warmup_steps else run_method
@@ -123,7 +123,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> Run:
         # The last checkpoint must be on disk before anyone hears of success.
         store.wait()
         if step not in store.steps():
-            raise CheckpointError(
+            raise StorageError(
                 f"The checkpoint of the last step, {step}, is not in {store.folder}; run the same command again."
             )
     return Run(workdir, config, step, state.params, state.ema, statistics)
@@ -196,6 +196,8 @@ def _stored_steps(config: Config, workdir: Path) -> list[int]:
     with CheckpointStore(workdir / CHECKPOINTS) as store:
         steps = store.steps()
         _check_same_run(config, store, steps)
+        if steps:
+            _check_length(config, workdir, steps[-1])
         return steps
 
 
@@ -331,6 +333,11 @@ def differences(was: Config, now: Config, may_change: tuple[str, ...] = ()) -> l
 
 def _is_one_of(path: str, settings: tuple[str, ...]) -> bool:
     return any(path == setting or path.startswith(f"{setting}.") for setting in settings)
+
+
+def _check_length(config: Config, workdir: Path, step: int) -> None:
+    if step > config.training.steps:
+        raise ConfigError(f"{workdir} is at step {step:,} already, past training.steps={config.training.steps:,}.")
 
 
 def depends_on_length(config: Config) -> bool:

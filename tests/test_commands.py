@@ -17,7 +17,7 @@ from training_runs import ROOT, digits, run, toy
 from asvae_jax.__main__ import main
 from asvae_jax.config import load_file, resolve
 from asvae_jax.examples import Examples
-from asvae_jax.run import Run, load_run, sample_images
+from asvae_jax.run import Run, encode, load_run, sample_images
 from asvae_jax.settings import IMAGE_SETS, TOY_LIMITS
 from asvae_jax.train import train
 from asvae_jax.update import init_state, make_steps, make_toy_steps
@@ -177,6 +177,16 @@ def test_out_in_no_folder_is_refused(image_run, tmp_path, capsys):
 
 def test_out_of_no_known_kind_is_refused(image_run, tmp_path, capsys):
     assert "samples.abc" in refusal(capsys, "sample", image_run.folder, "--out", tmp_path / "samples.abc")
+    assert "must end in .npz" in refusal(capsys, "encode", image_run.folder, "--out", tmp_path / "codes.png")
+    assert "must end in .png" in refusal(capsys, "inspect", "digits", "--out", tmp_path / "sheet.foo")
+    assert "must end in .json" in refusal(capsys, "benchmark-features", "--out", tmp_path / "speed.txt")
+
+
+def test_no_images_at_all_are_refused(image_run):
+    with pytest.raises(ValueError, match="At least one"):
+        sample_images(image_run, jax.random.key(0), 0)
+    with pytest.raises(ValueError, match="At least one"):
+        encode(image_run, np.zeros((0, 8, 8, 1)))
 
 
 @pytest.mark.parametrize(("name", "n"), [("reconstruct", 360), ("interpolate", 180)])
@@ -227,6 +237,7 @@ MISTAKES = {
     "mode": ([f"{DIGITS}:tiny", "--mode=trian"], "train"),
     "argument": ([f"{DIGITS}:tiny", "workdir=x"], "'workdir=x' is not understood"),
     "no config": ([], "--config is needed"),
+    "bucket for a workdir": ([f"{DIGITS}:tiny", "--workdir=gs://bucket/run"], "is no folder"),
     "no workdir": ([f"{DIGITS}:tiny"], "--workdir is needed"),
 }
 
@@ -234,7 +245,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_one_line_before_data_or_devices_are_touched(mistake, tmp_path):
     arguments, said = MISTAKES[mistake]
-    if mistake != "no workdir":
+    if "workdir" not in mistake:
         arguments = [*arguments, f"--workdir={tmp_path}/run"]
     (tmp_path / "file").write_text("")
     # Neither a device nor a data folder could be had, were they asked for.

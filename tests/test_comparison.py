@@ -202,6 +202,12 @@ def test_one_seed_twice_is_refused(tmp_path):
         read_groups(written(tmp_path, result, result), "ema")
 
 
+def test_runs_of_one_group_evaluated_at_different_steps_are_refused(tmp_path):
+    one, other = evaluation("vae,tiny", 0, {"psnr": 1.0}), evaluation("vae,tiny", 1, {"psnr": 1.0})
+    with pytest.raises(DataError, match=r"The runs of vae were evaluated at steps \[2, 4\]"):
+        read_groups(written(tmp_path, one, {**other, "step": 2}), "ema")
+
+
 @pytest.mark.parametrize(
     ("protocol", "said"),
     [

@@ -41,6 +41,8 @@ from asvae_jax.settings import IMAGE_SETS
         ("vae", dict(model__widths=256), r"model\.widths must be a tuple, got 256"),
         ("vae", dict(model__widths=(256, 2.5)), r"model\.widths\[1\] must be a whole number, got 2\.5"),
         ("vae", dict(ema=0.999), r"ema must be a section with keys, got 0\.999"),
+        ("vae", dict(seed=2**32), r"seed must be below 2\*\*32"),
+        ("vae", dict(evaluation__samples=19), r"evaluation\.samples=19 gives no interval; draw at least 20"),
         # Unknown words
         (
             "vae",

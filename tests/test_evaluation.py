@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from training_runs import digits, toy
 from asvae_jax import generation
 from asvae_jax.data.records import Split
 from asvae_jax.distributed import local_mesh
-from asvae_jax.errors import DataError
+from asvae_jax.errors import DataError, Preempted
 from asvae_jax.evaluation import SAMPLE_SEED, evaluate, table, write_evaluation
 from asvae_jax.examples import Examples
 from asvae_jax.features.networks import open_network
@@ -115,7 +116,11 @@ def test_codes_against_a_direct_computation(run, result, monkeypatch):
     assert scores.active_units == run.config.model.latent_dim - 2
 
 
-def test_elbo_against_a_direct_computation(run, result):
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_elbo_against_a_direct_computation(value_range, run):
+    # As in training, errors are those of what the networks see.
+    data = dataclasses.replace(run.config.data, value_range=value_range)
+    run = run._replace(config=dataclasses.replace(run.config, data=data))
     images = Examples(run.config).rows(np.arange(TEST))
     codes = encode(run, images)
     mean, std = np.asarray(codes.mean), np.exp(np.asarray(codes.logvar) / 2)
@@ -123,15 +128,35 @@ def test_elbo_against_a_direct_computation(run, result):
     keys = [jax.random.fold_in(jax.random.key(3), index) for index in range(TEST)]
     eps = np.stack([jax.random.normal(key, (DRAWS, mean.shape[1])) for key in keys])
     _, decode_codes = make_autoencode(run.config)
+    low, high = value_range
     errors = []
     for draw in range(DRAWS):
         decoded = decode_codes(run.weights("ema"), jnp.asarray(mean + std * eps[:, draw]))
-        errors.append(np.square(images - np.asarray(decoded)).sum(axis=(1, 2, 3)))
+        errors.append(np.square((high - low) * (images - np.asarray(decoded))).sum(axis=(1, 2, 3)))
     elbo = -(run.config.method.b_rec / run.config.method.b_kl) * np.mean(errors, axis=0) - kl
-    assert result["ema"]["elbo"] == pytest.approx(elbo.mean(), rel=1e-5)
-    np.testing.assert_allclose(
-        score(run, "ema", Examples(run.config).rows, TEST).per_image["elbo"], elbo, rtol=1e-4
-    )  # fmt: skip
+    scored = score(run, "ema", Examples(run.config).rows, TEST).per_image["elbo"]
+    np.testing.assert_allclose(scored, elbo, rtol=1e-4)
+
+
+def test_elbo_of_a_run_is_the_mean_over_its_test_split(run, result):
+    scored = score(run, "ema", Examples(run.config).rows, TEST).per_image["elbo"]
+    assert result["ema"]["elbo"] == pytest.approx(scored.mean(), rel=1e-5)
+
+
+def test_run_without_a_kl_in_its_loss_has_no_elbo(run):
+    run = run._replace(config=dataclasses.replace(run.config, method=dataclasses.replace(run.config.method, b_kl=0.0)))
+    figures = evaluate(with_evaluation(run, measures=("reconstruction",)), weights=["ema"])["ema"]
+    assert list(figures) == OF_IMAGES
+    assert "elbo" not in score(run, "ema", Examples(run.config).rows, TEST).per_image
+
+
+def test_evaluation_that_is_stopped_leaves_no_file(run, tmp_path):
+    def stop():
+        raise Preempted("stopped")
+
+    with pytest.raises(Preempted):
+        write_evaluation(run._replace(folder=tmp_path), poll=stop)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_squared_error_is_that_of_the_decoded_mean_code(run):
@@ -361,6 +386,12 @@ def test_folder_of_a_step_is_evaluated_into_a_file_of_its_own(run, capsys):
     (run.folder / "evaluation.json").write_text(before)
     command(capsys, "evaluate", run.folder / "checkpoints" / "40", "--weights", "ema", "--metrics", "reconstruction")
     assert (run.folder / "evaluation.json").read_text() == before
+
+
+def test_folder_of_a_run_may_have_the_name_of_a_step(run, tmp_path, capsys):
+    shutil.copytree(run.folder / "checkpoints", tmp_path / "3" / "checkpoints")
+    command(capsys, "evaluate", tmp_path / "3", "--weights", "ema", "--metrics", "reconstruction")
+    assert json.loads((tmp_path / "3" / "evaluation.json").read_text())["step"] == 60
 
 
 def test_generated_image_depends_on_key_and_index_alone(run):

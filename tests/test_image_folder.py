@@ -47,6 +47,14 @@ def test_unreadable_files_are_counted_named_and_passed_over(spoilt, tmp_path):
     assert "2 files passed over" in said and "cut.jpg" in said and "text.jpg" in said
 
 
+def test_a_file_that_cannot_be_opened_is_passed_over_by_name(tmp_path, originals):
+    stand_ins.image_folder(originals)
+    # Its reading fails, whoever reads.
+    (originals / "broken.png").symlink_to("/proc/self/mem")
+    folder = prepare(small_folder(tmp_path), manual_dir=originals)
+    assert folder.metadata["unreadable"] == ["broken.png"] and sum(folder.sizes.values()) == 48
+
+
 def test_unreadable_files_are_refused_if_asked_for(spoilt, tmp_path):
     data = small_folder(tmp_path)
     message = refused(data, spoilt, refuse_unreadable=True)

@@ -87,6 +87,18 @@ def test_stopped_run_saves_exits_with_75_and_goes_on_bit_for_bit(straight, tmp_p
     assert [record["step"] for record in records(tmp_path)] == list(range(1, STEPS + 1))
 
 
+def test_signal_in_the_last_evaluation_exits_with_75_and_the_command_evaluates_again(tmp_path):
+    command = arguments(CONFIG, "tiny", tmp_path)
+    with started([*command, "--config.evaluation.samples=200000"]) as process:
+        wait(lambda: (tmp_path / CHECKPOINTS / str(STEPS)).is_dir(), process)
+        process.terminate()
+        assert ended(process).returncode == 75
+    assert not (tmp_path / "evaluation.json").exists()
+    again = run(command)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "evaluation.json").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_noted_while_training_and_no_longer(number):
     before = signal.getsignal(number)

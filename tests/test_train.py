@@ -15,6 +15,7 @@ from training_runs import digits, records, toy
 from twelve_steps import CONFIG, STEPS, steps_of, stored
 
 from asvae_jax.distributed import make_mesh
+from asvae_jax.errors import ConfigError
 from asvae_jax.evaluation import write_evaluation
 from asvae_jax.settings import Config
 from asvae_jax.terminal import exit_code_of
@@ -162,6 +163,12 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(config, tmp_path):
     assert not (tmp_path / "run").exists()
     for said in (config.data.name, config.method.name, "would start afresh", f"{config.training.steps:,} steps"):
         assert said in plan
+
+
+def test_dry_run_refuses_a_run_that_is_past_its_end(tmp_path):
+    train(toy("vae,tiny"), tmp_path)
+    with pytest.raises(ConfigError, match=r"at step 20 already, past training\.steps=10"):
+        dry_run(toy("vae,tiny", training__steps=10), tmp_path)
 
 
 def test_wgan_gp_on_a_toy_is_evaluated_without_an_encoder(tmp_path):

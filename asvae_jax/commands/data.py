@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from asvae_jax.commands.arguments import add_image_set_arguments, count, image_data_of, shape
+from asvae_jax.commands.arguments import add_image_set_arguments, checked_out, count, image_data_of, shape
 
 
 def add(commands) -> None:
@@ -57,7 +57,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     """Show a prepared set as the trainer will see it: sizes, range, a sheet of images, images/s of the pipeline."""
     from asvae_jax.data.inspect import inspect
 
-    out = arguments.out or Path(f"inspect-{arguments.name}.png")
+    out = checked_out(arguments.out or Path(f"inspect-{arguments.name}.png"), ".png")
     text, picture = inspect(image_data_of(arguments))
     print(text)
     picture.save(out)
@@ -68,6 +68,7 @@ def _benchmark_data(arguments: argparse.Namespace) -> None:
     """Measure the pipeline against decoding JPEG files and, where TensorFlow is installed, against tf.data."""
     from asvae_jax.data.benchmark import benchmark, table
 
+    out = arguments.out and checked_out(arguments.out, ".json")
     result = benchmark(
         source=arguments.source,
         shape=arguments.shape,
@@ -77,6 +78,6 @@ def _benchmark_data(arguments: argparse.Namespace) -> None:
         seconds=arguments.seconds,
     )
     print(table(result))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"wrote {arguments.out}")
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"wrote {out}")

@@ -75,7 +75,7 @@ def add(commands) -> None:
     convert.set_defaults(command=_convert)
 
     benchmark = commands.add_parser("benchmark-features", help=_benchmark.__doc__, description=_benchmark.__doc__)
-    _add_features(benchmark, default="inception")
+    _add_features(benchmark, default="inception", without_file="random weights, as fast as any")
     benchmark.add_argument("--shape", type=shape, default=(32, 32, 3), help="of the images (default: 32x32x3)")
     benchmark.add_argument("--images", type=count, default=256, help="and four times as many (default: 256)")
     benchmark.add_argument("--out", type=Path, help="JSON file to write")
@@ -86,13 +86,13 @@ def add(commands) -> None:
     digits.set_defaults(command=_digits)
 
 
-def _add_features(command: argparse.ArgumentParser, default: str | None) -> None:
+def _add_features(command: argparse.ArgumentParser, default: str | None, without_file: str = INCEPTION_FILE) -> None:
     usual = default or "the config's"
     command.add_argument(
         "--features", default=default,
         help=f"inception, inception_tf, inception_batchstat or digits (default: {usual})",
     )  # fmt: skip
-    command.add_argument("--features-file", help=f"Inception's converted weights (default: {INCEPTION_FILE})")
+    command.add_argument("--features-file", help=f"Inception's converted weights (default: {without_file})")
     command.add_argument("--batch-size", type=count, help="images at a time (default: the config's, or 64)")
 
 
@@ -103,14 +103,14 @@ def _add_distributed(command: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     """Measure a run, and keep the figures with their intervals and protocol as JSON."""
     from asvae_jax.evaluation import EVALUATION_FILE, table, write_evaluation
-    from asvae_jax.run import WEIGHTS
+    from asvae_jax.run import CHECKPOINTS, WEIGHTS
 
     setup(arguments.distributed)
     run = load(arguments)
     settings = _settings(run.config, arguments)
     stem, suffix = EVALUATION_FILE.split(".")
     # The latest step's figures are the run's; any other's say whose they are.
-    is_step = arguments.step == "latest" and Path(arguments.run).name.isdecimal()
+    is_step = arguments.step == "latest" and Path(arguments.run).absolute().parent.name == CHECKPOINTS
     which = run.step if is_step else arguments.step
     marked = EVALUATION_FILE if which == "latest" else f"{stem}-{which}.{suffix}"
     path = checked_out(arguments.out or run.folder / marked, ".json")
@@ -208,6 +208,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     """Measure images/s and memory of a feature network, and the time of a Frechet distance."""
     from asvae_jax.features.benchmark import benchmark, table
 
+    out = arguments.out and checked_out(arguments.out, ".json")
     result = benchmark(
         arguments.features,
         arguments.features_file or "",
@@ -216,9 +217,9 @@ def _benchmark(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size or 64,
     )
     print(table(result))
-    if arguments.out:
-        checked_out(arguments.out, ".json").write_text(json.dumps(result, indent=2) + "\n")
-        print(f"wrote {arguments.out}")
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"wrote {out}")
 
 
 def _digits(arguments: argparse.Namespace) -> None:

@@ -99,7 +99,7 @@ def _encode(arguments: argparse.Namespace) -> None:
     from asvae_jax.run import encode
 
     run = load(arguments)
-    path, examples = _out(arguments, run), Examples(run.config, arguments.split)
+    path, examples = _out(arguments, run, ".npz"), Examples(run.config, arguments.split)
     means, logvars = [], []
     for indices, mask in padded_batches(len(examples), run.config.chunk_size):
         codes = encode(run, examples.rows(indices), weights=arguments.weights)
@@ -126,7 +126,7 @@ def _write_images(arguments: argparse.Namespace, run: Run, images: np.ndarray, c
     from asvae_jax.figures import image_grid, points_sheet
     from asvae_jax.settings import TOY_LIMITS
 
-    path = _out(arguments, run)
+    path = _out(arguments, run, ".png", ".npz")
     if path.suffix == ".npz":
         np.savez(path, images=images)
     elif run.config.is_toy:
@@ -137,5 +137,5 @@ def _write_images(arguments: argparse.Namespace, run: Run, images: np.ndarray, c
     print(f"wrote {path}: {len(images)} of shape {images.shape[1:]}")
 
 
-def _out(arguments: argparse.Namespace, run: Run) -> Path:
-    return checked_out(arguments.out or run.folder / arguments.default_out, ".png", ".npz")
+def _out(arguments: argparse.Namespace, run: Run, *suffixes: str) -> Path:
+    return checked_out(arguments.out or run.folder / arguments.default_out, *suffixes)

@@ -40,7 +40,7 @@ _MADE_SIZE, _MADE_QUALITY = (218, 178), 85
 
 
 class _JpegFiles:
-    """Images by index, decoded at each sight."""
+    """Images by index, decoded each time they are asked for."""
 
     def __init__(self, paths: list[Path], data: FolderData):
         self._paths, self._data = paths, data

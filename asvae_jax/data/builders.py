@@ -1,4 +1,4 @@
-"""The ground of our TFDS builders: images of the training resolution, as plain pixels in ArrayRecord files.
+"""The base class of our TFDS builders: images of the training resolution, as plain pixels in ArrayRecord files.
 
 TFDS keeps the folders, the metadata and the promise that a set is there whole or not at all. We write without
 compression, so that reading is copying, and shard by shard, so that memory and disk hold nothing twice. None of it
@@ -24,7 +24,7 @@ from array_record.python import array_record_module
 
 from asvae_jax.data.pixels import UnreadableImageError, image_from_bytes
 from asvae_jax.data.sources import SourceFile, find_files
-from asvae_jax.errors import DataError
+from asvae_jax.errors import DataError, first_line
 from asvae_jax.settings import ImageData, PhotographData
 
 _log = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ _DECISIVE = ("crop", "resize", "partition", "label")
 
 
 class Example(NamedTuple):
-    """One image on its way: pixels as they are to be stored, or the bytes of an image file; a label or a file name."""
+    """One image on its way: pixels as they are to be stored, or an image file or its bytes; a label or a file name."""
 
-    image: np.ndarray | bytes
+    image: np.ndarray | bytes | Path
     tag: int | str
 
 
@@ -174,9 +174,12 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
             return example.image
         assert isinstance(self.data, PhotographData)
         try:
-            return image_from_bytes(example.image, self.data.shape, crop=self.data.crop, resize=self.data.resize)
+            encoded = example.image.read_bytes() if isinstance(example.image, Path) else example.image
+            return image_from_bytes(encoded, self.data.shape, crop=self.data.crop, resize=self.data.resize)
         except UnreadableImageError as error:
             return error
+        except OSError as error:
+            return UnreadableImageError(first_line(error))
 
     def _pass_over(self, example: Example, error: UnreadableImageError) -> None:
         if self.builder_config.refuse_unreadable:

@@ -23,17 +23,15 @@ class ImageFolder(PreparedImages):
         def examples(chosen: list[str]) -> Examples:
             return Examples(
                 len(chosen),
-                (
-                    Example((folder / name).read_bytes(), os.fsencode(name).decode(errors="backslashreplace"))
-                    for name in chosen
-                ),
+                (Example(folder / name, os.fsencode(name).decode(errors="backslashreplace")) for name in chosen),
             )
 
         return {"train": examples([name for name in names if name not in test]), "test": examples(sorted(test))}
 
 
 def _image_files(folder: Path) -> list[str]:
-    """Paths within the folder, by name; hidden files and folders are not looked at.
+    """Paths within the folder, by name; hidden files and folders are not looked at, links to folders are not
+    followed.
 
     Raises:
       DataError: if there are fewer than two.

@@ -80,7 +80,7 @@ class Faces25(_Packaged):
 
 
 class Photos(_Packaged):
-    """Square pieces, cut at random places that never change, of the colour photographs that scikit-image carries."""
+    """Square pieces of the colour photographs that scikit-image carries, cut at places drawn by a fixed seed."""
 
     name = "asvae_photos"
     PACKAGE, DISTRIBUTION = "skimage", "scikit-image"

@@ -24,7 +24,7 @@ from asvae_jax.data.builders import PreparedImages, Recipe
 from asvae_jax.data.folder import ImageFolder
 from asvae_jax.data.packaged import Digits, Faces25, Mnist5k, Photos
 from asvae_jax.data.published import CelebA, CelebAHQ, Cifar10, Mnist, OxfordBuildings
-from asvae_jax.errors import DataError, StorageError
+from asvae_jax.errors import DataError, StorageError, first_line
 from asvae_jax.settings import IMAGE_SETS, ImageData
 
 _log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _opened(builder: PreparedImages, data: ImageData) -> PreparedSet:
             stored = len(ArrayRecordDataSource(paths))
         except (ValueError, RuntimeError, OSError) as error:
             raise DataError(
-                f"{folder} has a shard that is no whole {_FORMAT} file ({_first_line(error)}). {advice}"
+                f"{folder} has a shard that is no whole {_FORMAT} file ({first_line(error)}). {advice}"
             ) from error
         if stored != sizes[name]:
             raise DataError(f"{folder} holds {stored:,} {name} images instead of {sizes[name]:,}. {advice}")
@@ -226,7 +226,7 @@ def _build(builder: PreparedImages) -> None:
                 builder.download_and_prepare()
     except OSError as error:
         raise StorageError(
-            f"{data.name} cannot be prepared in {folder}: {_first_line(error)}. See to space and "
+            f"{data.name} cannot be prepared in {folder}: {first_line(error)}. See to space and "
             "rights, then run the same command again; nothing is left behind."
         ) from error
 
@@ -303,12 +303,8 @@ def _bucket_errors(data: ImageData) -> Iterator[None]:
         ) from error
     except Exception as error:  # every kind of bucket has its own
         raise StorageError(
-            f"{data.data_dir} cannot be used: {_first_line(error)}. See to address and rights."
+            f"{data.data_dir} cannot be used: {first_line(error)}. See to address and rights."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _gib(size: int) -> str:

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.proto import tf_example_pb2
 
 from asvae_jax.data.prepare import open_prepared, remedy
-from asvae_jax.errors import DataError
+from asvae_jax.errors import DataError, first_line
 from asvae_jax.settings import ImageData
 
 T = TypeVar("T")
@@ -81,10 +81,8 @@ class Split:
             (record,) = self._readers[shard].read([index - int(self._starts[shard])])
             return part(tf_example_pb2.Example.FromString(record).features.feature)
         except Exception as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(
-                f"{self._folder}: image {index} cannot be read ({first_line}). {remedy(self._folder, self._data)}"
-            ) from error
+            advice = remedy(self._folder, self._data)
+            raise DataError(f"{self._folder}: image {index} cannot be read ({first_line(error)}). {advice}") from error
 
 
 def _reader(path: Path, image_bytes: int) -> ArrayRecordReader:

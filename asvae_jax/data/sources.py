@@ -91,14 +91,14 @@ def _download(file: SourceFile, folder: Path) -> Path:
     assert file.url is not None
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder / file.name, folder / f"{file.name}.part"
-    with urllib.request.urlopen(file.url, timeout=_CONNECT_SECONDS) as answer, part.open("wb") as out:
-        _log.info("Downloading %s", file)
-        while chunk := answer.read(_CHUNK):
-            out.write(chunk)
     try:
+        with urllib.request.urlopen(file.url, timeout=_CONNECT_SECONDS) as answer, part.open("wb") as out:
+            _log.info("Downloading %s", file)
+            while chunk := answer.read(_CHUNK):
+                out.write(chunk)
         _check(file, part)
-    except DataError:
-        part.unlink()
+    except BaseException:
+        part.unlink(missing_ok=True)
         raise
     part.rename(path)
     return path

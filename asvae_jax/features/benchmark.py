@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asvae_jax.config import check_word
 from asvae_jax.distributed import local_mesh, over_batch, replicated
 from asvae_jax.features.inception import SIDE, Inception
-from asvae_jax.features.networks import FeatureNetwork, inception_network, open_network
+from asvae_jax.features.networks import NAMES, FeatureNetwork, inception_network, open_network
 from asvae_jax.generation import feature_statistics
 from asvae_jax.metrics.frechet import frechet_distance
 
@@ -84,6 +85,7 @@ def table(result: dict[str, Any]) -> str:
 def _open(features: str, features_file: str) -> FeatureNetwork:
     if features == "digits" or features_file:
         return open_network(features, features_file)
+    check_word("--features", features, NAMES)
     variables: Any = Inception().init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
     return inception_network(features, variables, "random")
 
