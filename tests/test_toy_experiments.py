@@ -20,7 +20,7 @@ from asvae_jax.errors import DataError
 from asvae_jax.evaluation import evaluate, toy_figures
 from asvae_jax.experiments import ablations, gradients, table1
 from asvae_jax.experiments.report import write_csv, write_section
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
 from asvae_jax.figures import points_grid
 from asvae_jax.gaussians import kl_to_standard_normal
 from asvae_jax.models import make_networks
@@ -128,8 +128,14 @@ def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(
     digest = hashlib.sha256(json.dumps(record["settings"], sort_keys=True).encode()).hexdigest()[:16]
     (only,) = folder.iterdir()
     assert digest not in only.name
-    only.rename(folder / f"8gaussians-vae-s0-{digest}.npy")
+    old = folder / f"8gaussians-vae-s0-{digest}.npy"
+    only.rename(old)
     np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file), folder), points)
+    # Points that are gone are drawn again under that name, and the record stays.
+    old.unlink()
+    train_missing([cell], BUDGET, Results(file), folder, with_samples=True)
+    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file), folder), points)
+    assert file.read_text() == json.dumps(record) + "\n"
 
 
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):

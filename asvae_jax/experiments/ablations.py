@@ -108,6 +108,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "alpha falling to 0.25": {"method.late_alpha_factor": 0.125},
         "the late game from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5, "method.late_from": 0.0},
         "no distance of the means": _NO_MEANS,
+        "a third, narrower kernel of the means": {"method.means_bandwidths": (0.1, 0.0125, 0.0016)},
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
         "before: w_enc 2.5, 6e-4 falling linearly, alpha 2 throughout": _BEFORE,

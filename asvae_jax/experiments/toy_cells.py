@@ -172,10 +172,12 @@ def train_missing(
         described = "; ".join(describe(cell) for config in configs for cell in missing[config])
         _log.info("program %d of %d: %s", number, len(programs), described)
         for config, (record, points) in zip(configs, _train(configs), strict=True):
-            samples.mkdir(parents=True, exist_ok=True)
-            np.save(samples / _samples_name(record["settings"]), points.astype(np.float16))
             cell = missing[config][0]
-            if found := results.find(cell, budget):
+            found = results.find(cell, budget)
+            samples.mkdir(parents=True, exist_ok=True)
+            name = found["samples"] if found else _samples_name(record["settings"])
+            np.save(samples / name, points.astype(np.float16))
+            if found:
                 drawn, kept = record["ema"]["kl_paper"], found["ema"]["kl_paper"]
                 _log.info("%s: kl_paper %s for the points to be drawn, %s on record", describe(cell), drawn, kept)
             else:
