@@ -20,6 +20,7 @@ from asvae_jax.best import BestCheckpoint
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import resolve
+from asvae_jax.continuation import depends_on_length, differences
 from asvae_jax.data.augment import to_value_range
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
@@ -28,7 +29,7 @@ from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
 from asvae_jax.progress import Profiling, Progress
 from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
-from asvae_jax.settings import AsIntroVae, Config, ImageData, ImageEvaluation, ToyEvaluation
+from asvae_jax.settings import Config, ImageData, ImageEvaluation, ToyEvaluation
 from asvae_jax.sheets import sheet
 from asvae_jax.update import TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
@@ -37,18 +38,6 @@ _log = logging.getLogger(__name__)
 
 # (state, pixels [n, B, H, W, C], or nothing for a toy) -> (state, metrics [n]); one compiled call
 Dispatch = jax.stages.Wrapped
-
-# Settings that may differ when a run goes on: they change how closely it is watched, not what it computes or reports.
-_MAY_CHANGE = (
-    "training.log_every_steps",
-    "training.max_skipped_steps",
-    "checkpoint",
-    "data.data_dir",
-    "data.read_threads",
-    *(f"evaluation.{name}" for name in ("samples", "measures", "features", "features_file", "reference_file")),
-    "evaluation.every_steps",
-    "evaluation.best",
-)
 
 
 def train(config: Config, workdir: Path, *, profile: bool = False, stop: distributed.StopRequest | None = None) -> Run:
@@ -322,42 +311,9 @@ def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) ->
         return
 
 
-def differences(was: Config, now: Config, may_change: tuple[str, ...] = ()) -> list[str]:
-    """Settings that differ, in words, but for those that change nothing of what a run is."""
-    return [
-        f"{path} {old!r} -> {new!r}"
-        for path, old, new in _differences(was.to_dict(), now.to_dict())
-        if not _is_one_of(path, _MAY_CHANGE + may_change)
-    ]
-
-
-def _is_one_of(path: str, settings: tuple[str, ...]) -> bool:
-    return any(path == setting or path.startswith(f"{setting}.") for setting in settings)
-
-
 def _check_length(config: Config, workdir: Path, step: int) -> None:
     if step > config.training.steps:
         raise ConfigError(f"{workdir} is at step {step:,} already, past training.steps={config.training.steps:,}.")
-
-
-def depends_on_length(config: Config) -> bool:
-    """Whether the total number of steps is part of what each step computes, so that a longer run is another run."""
-    optimizer, method = config.optimizer, config.method
-    rises = optimizer.encoder_rise > 0 and optimizer.encoder_factor != 1
-    if optimizer.final_factor != 1 or rises:
-        return True
-    if not isinstance(method, AsIntroVae):
-        return False
-    annealed = method.kl_schedule in ("linear", "tanh")
-    return bool(annealed or method.late_from or method.slope_weight or method.w_dec_growth != 1)
-
-
-def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in was | now:
-            yield from _differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif was != now:
-        yield path, was, now
 
 
 def _describe(config: Config, workdir: Path, state: TrainState, mesh: Mesh) -> None:

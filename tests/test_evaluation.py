@@ -136,6 +136,7 @@ def test_elbo_against_a_direct_computation(value_range, run):
     elbo = -(run.config.method.b_rec / run.config.method.b_kl) * np.mean(errors, axis=0) - kl
     scored = score(run, "ema", Examples(run.config).rows, TEST).per_image["elbo"]
     np.testing.assert_allclose(scored, elbo, rtol=1e-4)
+    assert scored.mean() == pytest.approx(elbo.mean(), rel=1e-5)
 
 
 def test_elbo_of_a_run_is_the_mean_over_its_test_split(run, result):

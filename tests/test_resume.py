@@ -16,11 +16,12 @@ from training_runs import arguments, assert_bit_equal, ended, records, run, star
 from training_runs import wait_until as wait
 from twelve_steps import CONFIG, STEPS, copy_of, steps_of, stored
 
+from asvae_jax.continuation import depends_on_length
 from asvae_jax.distributed import StopRequest
 from asvae_jax.errors import CheckpointError
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.terminal import exit_code_of
-from asvae_jax.train import depends_on_length, dry_run, train
+from asvae_jax.train import dry_run, train
 
 # Orbax leaves the reads beside one that failed to the garbage collector, which complains of each.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")

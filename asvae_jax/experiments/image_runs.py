@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 
 from asvae_jax.comparison import Group, read_groups
 from asvae_jax.config import load_file, of_this_version, resolve
+from asvae_jax.continuation import differences
 from asvae_jax.data.prepare import open_prepared, prepare_command
 from asvae_jax.errors import ConfigError, DataError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
 from asvae_jax.presets import INCEPTION_FILE, READINGS, usual_file, variant_of
 from asvae_jax.run import Weights, load_run
 from asvae_jax.settings import BY_FEATURES, Config, ImageData
-from asvae_jax.train import differences, train
+from asvae_jax.train import train
 
 _log = logging.getLogger(__name__)
 

@@ -96,7 +96,7 @@ def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
 
 def about(found: Sequence[Row], budget: Budget, command: str) -> str:
     # One run may stand in several cells: WGAN-GP knows no betas.
-    records = list({id(record): record for row in found for record in row.records}.values())
+    records = list({record["samples"]: record for row in found for record in row.records}.values())
     done, wanted = len(records), len({cell.config(budget) for row in found for cell in row.cells})
     partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; the command goes on.**"
     hours = sum(record["seconds"] for record in records) / 3600

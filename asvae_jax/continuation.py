@@ -1,0 +1,50 @@
+"""Whether settings are those of a run: what may change when it goes on, and what makes it another run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from asvae_jax.settings import AsIntroVae, Config
+
+# Settings that may differ when a run goes on: they change how closely it is watched, not what it computes or reports.
+_MAY_CHANGE = (
+    "training.log_every_steps",
+    "training.max_skipped_steps",
+    "checkpoint",
+    "data.data_dir",
+    "data.read_threads",
+    *(f"evaluation.{name}" for name in ("samples", "measures", "features", "features_file", "reference_file")),
+    "evaluation.every_steps",
+    "evaluation.best",
+)
+
+
+def differences(was: Config, now: Config, may_change: tuple[str, ...] = ()) -> list[str]:
+    """Settings that differ, in words, but for those that change nothing of what a run is."""
+    return [
+        f"{path} {old!r} -> {new!r}"
+        for path, old, new in _differences(was.to_dict(), now.to_dict())
+        if not _is_one_of(path, _MAY_CHANGE + may_change)
+    ]
+
+
+def _is_one_of(path: str, settings: tuple[str, ...]) -> bool:
+    return any(path == setting or path.startswith(f"{setting}.") for setting in settings)
+
+
+def depends_on_length(config: Config) -> bool:
+    """Whether the total number of steps is part of what each step computes, so that a longer run is another run."""
+    optimizer, method = config.optimizer, config.method
+    if optimizer.final_factor != 1 or optimizer.encoder_rise:
+        return True
+    if not isinstance(method, AsIntroVae):
+        return False
+    annealed = method.kl_schedule in ("linear", "tanh")
+    return bool(annealed or method.late_from or method.slope_weight or method.w_dec_growth != 1)
+
+
+def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in was | now:
+            yield from _differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif was != now:
+        yield path, was, now
