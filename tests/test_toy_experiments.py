@@ -145,6 +145,7 @@ def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_p
     page = (tmp_path / "table1.md").read_text()
     assert "Partial: 2 of 8 runs are done" in page
     assert "| C1 | introvae | 0 of 2 | - | - | - | - (192.4) | - (56.0) |" in page
+    assert "the last quarter at a tenth of the learning rate;" in page and "the paper's own in brackets." in page
     monkeypatch.undo()
     lines = list(csv.DictReader((tmp_path / "table1.csv").read_text().splitlines()))
     [line] = [line for line in lines if (line["weights"], line["figure"]) == ("ema", "jsd_paper")]
@@ -214,6 +215,7 @@ def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, tr
     text = table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations")
     assert len(trained) == 2
     assert text.count("| as it is | 0 of 1; ") == text.count("| kernel prior | 0 of 1; ") == 2
+    assert "the last quarter at a tenth of the learning rate;" in text and "in brackets" not in text
     [_, line] = (tmp_path / "toys.jsonl").read_text().splitlines()
     assert json.loads(line)["settings"]["method"]["kernel"] == "prior"
 

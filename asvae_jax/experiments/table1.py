@@ -84,7 +84,8 @@ def make(cells: Sequence[Cell], budget: Budget, *, command: str, workdir: Path, 
 def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
     gaussians = [row for row in found if row.first.betas != OWN_BETAS]
     others = [row for row in found if row.first.betas == OWN_BETAS]
-    text = [about(found, budget, command)]
+    beside = "; the paper's own in brackets" if gaussians else ""
+    text = [about(found, budget, command, beside)]
     titles: dict[Weights, str] = {"ema": "averaged weights", "raw": "raw weights"}
     for weights, title in titles.items():
         if gaussians:
@@ -94,23 +95,32 @@ def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
     return "".join(text)
 
 
-def about(found: Sequence[Row], budget: Budget, command: str) -> str:
+def about(found: Sequence[Row], budget: Budget, command: str, beside: str = "") -> str:
+    """What is to be known of the figures of a page's tables; `beside` says what else stands in a cell."""
     # One run may stand in several cells: WGAN-GP knows no betas.
     records = list({record["samples"]: record for row in found for record in row.records}.values())
     done, wanted = len(records), len({cell.config(budget) for row in found for cell in row.cells})
     partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; the command goes on.**"
     hours = sum(record["seconds"] for record in records) / 3600
     devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))
-    falling = sorted({row.first.variant for row in found if row.first.config(budget).optimizer.final_factor < 1})
-    exception = f" (but for {', '.join(falling)}, whose rate falls all along)" if falling else ""
     return (
         f"`{command}`\n\n"
-        f"{done} run{'' if done == 1 else 's'} of {budget.steps:,} steps of {budget.batch_size} points, the last "
-        f"quarter at a tenth of the learning rate{exception}; 5,000 samples each.{partial} {hours:.1f} h in all on "
+        f"{done} run{'' if done == 1 else 's'} of {budget.steps:,} steps of {budget.batch_size} points, "
+        f"{_schedules(found, budget)}; 5,000 samples each.{partial} {hours:.1f} h in all on "
         f"{devices or 'no device yet'}.\n"
-        "Each figure is the median over the seeds [smallest, largest]; the paper's own in brackets. "
+        f"Each figure is the median over the seeds [smallest, largest]{beside}. "
         f"Fresh real points instead of samples score {_of_real_points(found, budget)}.\n"
     )
+
+
+def _schedules(found: Sequence[Row], budget: Budget) -> str:
+    """How the learning rates of the variants go, whatever their ablations change."""
+    presets = {row.first.variant: row.first._replace(changes=()).config(budget) for row in found}
+    falling = [variant for variant, config in presets.items() if config.optimizer.final_factor < 1]
+    if falling and len(falling) == len(presets):
+        return "at a rate that falls all along"
+    exception = f" (but for {', '.join(falling)}, whose rate falls all along)" if falling else ""
+    return f"the last quarter at a tenth of the learning rate{exception}"
 
 
 def _of_real_points(found: Sequence[Row], budget: Budget) -> str:
