@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from asvae_jax.figures import png_bytes
+from asvae_jax.files import write_whole
 
 
 class MetricWriter(Protocol):
@@ -30,10 +31,8 @@ class JsonLinesWriter:
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= first_step]
         if kept != lines:
-            # In one move, so that a full disk or a kill costs no line that was to be kept.
-            fresh = path.with_suffix(".tmp")
-            fresh.write_text("".join(line + "\n" for line in kept))
-            fresh.replace(path)
+            # A full disk or a kill shall cost no line that was to be kept.
+            write_whole(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
         self._header: str | None = json.dumps({"step": first_step, "config": settings}) + "\n"
 

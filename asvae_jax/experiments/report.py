@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from asvae_jax.errors import StorageError
+from asvae_jax.errors import DataError, StorageError
 from asvae_jax.figures import png_bytes
+from asvae_jax.files import write_whole
 
 OUT = Path("docs/results")
 """Where tables and figures go unless told otherwise."""
@@ -33,12 +34,15 @@ def write_section(path: Path, name: str, text: str) -> None:
     there; they are added at the end of a page that has none, so that words may be written around them.
 
     Raises:
+      DataError: if the page has the first comment without the other.
       StorageError: if the page cannot be written.
     """
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     page = path.read_text() if path.exists() else ""
     before, marked, rest = page.partition(begin)
-    after = rest.partition(end)[2] if marked else ""
+    if marked and end not in rest:
+        raise DataError(f"{path} has {begin.strip()} and no {end.strip()} below; put that where the table ends.")
+    after = rest.partition(end)[2]
     if before and not before.endswith("\n\n") and not marked:
         before += "\n"
     _write(path, before + begin + text + end + after)
@@ -67,6 +71,6 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 def _write(path: Path, content: str | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        write_whole(path, content)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error

@@ -2,6 +2,7 @@
 many at once."""
 
 import hashlib
+import io
 import json
 import logging
 import time
@@ -16,6 +17,7 @@ from asvae_jax import presets, sweep
 from asvae_jax.config import of_this_version, resolve
 from asvae_jax.errors import DataError, StorageError
 from asvae_jax.evaluation import SAMPLE_SEED, Figures, toy_figures, toy_points
+from asvae_jax.files import write_whole
 from asvae_jax.models import make_networks
 from asvae_jax.provenance import commit, versions
 from asvae_jax.run import WEIGHTS
@@ -176,7 +178,7 @@ def train_missing(
             found = results.find(cell, budget)
             samples.mkdir(parents=True, exist_ok=True)
             name = found["samples"] if found else _samples_name(record["settings"])
-            np.save(samples / name, points.astype(np.float16))
+            _write_points(samples / name, points)
             if found:
                 drawn, kept = record["ema"]["kl_paper"], found["ema"]["kl_paper"]
                 _log.info("%s: kl_paper %s for the points to be drawn, %s on record", describe(cell), drawn, kept)
@@ -192,10 +194,20 @@ def describe(cell: Cell) -> str:
 
 
 def read_samples(cell: Cell, budget: Budget, results: Results, samples: Path) -> np.ndarray | None:
-    """The points of a cell, [N, 2], or None if it was never trained or they are gone."""
+    """The points of a cell, [N, 2], or None if it was never trained or they are gone or damaged."""
     record = results.find(cell, budget)
-    path = samples / record["samples"] if record else None
-    return np.load(path).astype(np.float32) if path and path.exists() else None
+    if record is None:
+        return None
+    try:
+        return np.load(samples / record["samples"]).astype(np.float32)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+
+
+def _write_points(path: Path, points: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, points.astype(np.float16))
+    write_whole(path, buffer.getvalue())
 
 
 def _samples_name(settings: dict[str, Any]) -> str:
