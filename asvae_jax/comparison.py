@@ -3,14 +3,14 @@ chance."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from asvae_jax.config import of_this_version
-from asvae_jax.errors import DataError
+from asvae_jax.errors import ConfigError, DataError
 from asvae_jax.evaluation import EVALUATION_FILE
 from asvae_jax.metrics import intervals
 from asvae_jax.metrics.intervals import Interval, with_interval
@@ -47,19 +47,15 @@ class Group(NamedTuple):
         return Interval(*own) if own else None
 
 
-def read_groups(folders: Iterable[Path], weights: Weights, file: str = EVALUATION_FILE) -> list[Group]:
+def read_groups(folders: Sequence[Path], weights: Weights, file: str = EVALUATION_FILE) -> list[Group]:
     """The evaluations in run folders, in groups of runs that differ by seed alone.
 
     Raises:
       DataError: if a folder has no evaluation, two are of one seed, or they were measured under different protocols or
-        at different steps.
+        at different steps, unless those are each run's best.
     """
     results = [_read(folder / file, weights) for folder in folders]
-    for result in results[1:]:
-        if differing := _differing(_protocol(results[0]), _protocol(result)):
-            raise DataError(
-                f"These runs were measured under different protocols ({', '.join(differing)}); evaluate them alike."
-            )
+    _check_protocols(folders, results)
     grouped: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         settings = {name: value for name, value in result["config"].items() if name not in ("seed", "evaluation")}
@@ -69,9 +65,29 @@ def read_groups(folders: Iterable[Path], weights: Weights, file: str = EVALUATIO
     for group in groups:
         if len(set(group.seeds)) < len(group.seeds):
             raise DataError(f"Two of the runs of {group.name} have one seed: {sorted(group.seeds)}; give each once.")
-        if len(steps := {result["step"] for result in group.results}) > 1:
+        each_its_best = all("best_by" in result for result in group.results)
+        if len(steps := {result["step"] for result in group.results}) > 1 and not each_its_best:
             raise DataError(f"The runs of {group.name} were evaluated at steps {sorted(steps)}; evaluate them at one.")
     return _told_apart(groups)
+
+
+def read_sides(
+    first: Sequence[Path], second: Sequence[Path], weights: Weights, file: str = EVALUATION_FILE
+) -> list[Group]:
+    """`read_groups` of two sides, each of runs of one kind, which are not the other's: the first and the second.
+
+    Raises:
+      DataError: as `read_groups` does.
+      ConfigError: if a side has runs of several kinds, or both have the same.
+    """
+    for side in (first, second):
+        if len(groups := read_groups(side, weights, file)) > 1:
+            names = "; ".join(group.name for group in groups)
+            raise ConfigError(f"Each side is to be runs of one kind; one has {names}.")
+    groups = read_groups([*first, *second], weights, file)
+    if len(groups) == 1:
+        raise ConfigError(f"Both sides are runs of {groups[0].name}; give two kinds.")
+    return groups
 
 
 def summary(groups: Sequence[Group], weights: Weights) -> str:
@@ -131,15 +147,22 @@ def differences(first: Group, second: Group, weights: Weights) -> list[Differenc
 
 
 def difference_table(first: Group, second: Group, weights: Weights) -> str:
-    """`differences` as Markdown, with a verdict."""
+    """`differences` as Markdown, with a verdict.
+
+    Raises:
+      DataError: if there are none.
+    """
     verdicts = {True: "yes", False: "no", None: "not known"}
+    found = differences(first, second, weights)
+    if not found:
+        raise DataError(f"{first.name} and {second.name} have no figure in common; evaluate them alike.")
     title = f"{second.name} ({_seeds(second)}) minus {first.name} ({_seeds(first)}), {weights} weights"
     header = f"| figure | {first.name} | {second.name} | difference | exceeds chance |"
     lines = [title, "", header, "|---|---|---|---|---|"]
     lines += [
         f"| {d.figure} | {d.first:.4g} | {d.second:.4g} | {with_interval(d.second - d.first, d.interval)} | "
         f"{verdicts[d.exceeds_chance]} |"
-        for d in differences(first, second, weights)
+        for d in found
     ]
     return "\n".join(lines) + "\n"
 
@@ -161,9 +184,18 @@ def _protocol(result: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Where both say something, and not the same: what cannot be measured of one method is no other protocol."""
-    return [name for name in first if name in second and first[name] != second[name]]
+def _check_protocols(folders: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a DataError for the first run whose protocol is not that of those before it, where both say something:
+    what cannot be measured of one method is no other protocol."""
+    known: dict[str, tuple[Any, Path]] = {}
+    for folder, result in zip(folders, results, strict=True):
+        protocol = _protocol(result)
+        if differing := [name for name in protocol if name in known and known[name][0] != protocol[name]]:
+            raise DataError(
+                f"{known[differing[0]][1]} and {folder} were measured under different protocols "
+                f"({', '.join(differing)}); evaluate them alike."
+            )
+        known |= {name: (value, folder) for name, value in protocol.items() if name not in known}
 
 
 def _told_apart(groups: list[Group]) -> list[Group]:
@@ -194,8 +226,9 @@ def _flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _figures(groups: Sequence[Group], weights: Weights) -> list[str]:
-    """In the order of the group that has most of them."""
-    return max((list(group.results[0][weights]) for group in groups), key=len)
+    """All that a group has, first those of the group that has most, in its order."""
+    by_number = sorted((list(group.results[0][weights]) for group in groups), key=len, reverse=True)
+    return list(dict.fromkeys(name for names in by_number for name in names))
 
 
 def _has(group: Group, figure: str, weights: Weights) -> bool:

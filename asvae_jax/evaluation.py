@@ -15,6 +15,7 @@ from asvae_jax.data import toys
 from asvae_jax.distributed import is_main_process
 from asvae_jax.examples import REAL_SEED, Examples, preview_examples
 from asvae_jax.features.networks import FeatureNetwork, open_network
+from asvae_jax.files import write_whole
 from asvae_jax.gaussians import kl_to_standard_normal
 from asvae_jax.generation import (
     Poll,
@@ -76,16 +77,17 @@ def write_evaluation(
     weights: Sequence[Weights] = WEIGHTS,
     path: Path | None = None,
     poll: Poll = lambda: None,
+    is_best: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """`evaluate`, kept as JSON at `path` or, as a rule, in the run's folder. `poll` is called between batches, and
-    raises to stop."""
+    raises to stop. Of a run's best checkpoint the file says by what ("best_by")."""
     result = Evaluator(run.config, settings).evaluate(run, weights=weights, poll=poll)
+    if is_best:
+        result["best_by"] = run.config.evaluation.best
     path = path or run.folder / EVALUATION_FILE
     if is_main_process():
-        # Whole or not at all: tables take a run that has this file for finished.
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(result, indent=2) + "\n")
-        partial.replace(path)
+        # Tables take a run that has this file for finished.
+        write_whole(path, json.dumps(result, indent=2) + "\n")
     return path, result
 
 
@@ -177,13 +179,13 @@ class Evaluator:
         config = self._config
         protocol: dict[str, Any] = {
             "sample_seed": SAMPLE_SEED,
-            "samples": self._settings.samples,
             "versions": versions(),
             "commit": commit(),
             "device": jax.devices()[0].device_kind,
         }
         if isinstance(config.evaluation, ToyEvaluation):
-            return {**protocol, "real_seed": REAL_SEED, "bins": _BINS, "limit": TOY_LIMITS[config.data.name]}
+            toy = {"real_seed": REAL_SEED, "bins": _BINS, "limit": TOY_LIMITS[config.data.name]}
+            return {**protocol, "samples": self._settings.samples, **toy}
         protocol |= {
             "split": "test",
             "code": "mean",

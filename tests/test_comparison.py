@@ -1,6 +1,7 @@
 """Evaluated runs side by side, on evaluations that are made up: groups, intervals, verdicts, refusals."""
 
 import copy
+import itertools
 import json
 import math
 from pathlib import Path
@@ -223,6 +224,41 @@ def test_other_protocols_are_refused_by_name(protocol, said, tmp_path):
     assert error.value.exit_code == 2
 
 
+def test_protocols_are_those_of_all_runs_in_any_order(tmp_path):
+    one = evaluation("vae,tiny", 0, {"psnr": 1.0})
+    del one["protocol"]["generation"]
+    other = evaluation("vae,tiny", 1, {"psnr": 1.0})
+    third = evaluation("vae,tiny", 2, {"psnr": 1.0}, {"generation": {"features": "inception"}})
+    folders = written(tmp_path, one, other, third)
+    for order in itertools.permutations(folders):
+        with pytest.raises(DataError, match="different protocols") as error:
+            read_groups(order, "ema")
+        # Those that differ are named, the run without features is not.
+        assert str(folders[1]) in str(error.value) and str(folders[2]) in str(error.value)
+        assert str(folders[0]) not in str(error.value)
+
+
+def test_figures_that_only_some_runs_have_are_shown(tmp_path):
+    folders = written(
+        tmp_path,
+        evaluation("vae,tiny", 0, {"psnr": 1.0, "ssim": 0.5}),
+        evaluation("sintrovae,tiny", 0, {"fid_digits_n100": 7.0}),
+    )
+    groups = read_groups(folders, "ema")
+    lines = summary(groups, "ema").splitlines()
+    assert lines[2] == "| run | seeds | psnr | ssim | fid_digits_n100 |"
+    assert lines[5] == "| sintrovae | 1 | - | - | 7 [6, 8] |"
+    with pytest.raises(DataError, match="vae and sintrovae have no figure in common"):
+        difference_table(*groups, "ema")
+
+
+def test_seeds_may_be_best_at_steps_of_their_own(tmp_path):
+    one, other = evaluation("vae,tiny", 0, {"psnr": 1.0}), evaluation("vae,tiny", 1, {"psnr": 3.0})
+    folders = written(tmp_path, {**one, "best_by": "psnr"}, {**other, "best_by": "psnr", "step": 2})
+    [group] = read_groups(folders, "ema")
+    assert group.mean("psnr", "ema") == 2
+
+
 def test_other_images_are_another_protocol(tmp_path):
     one, other = evaluation("vae,tiny", 0, {"psnr": 1.0}), evaluation("vae,tiny", 1, {"psnr": 1.0})
     other["config"]["data"]["name"] = "mnist5k"
@@ -290,7 +326,13 @@ def test_command_compares_two_kinds_of_runs_and_no_more(tmp_path, capsys):
     folders = [*of_seeds(tmp_path, "vae,tiny", [1.0]), *of_seeds(tmp_path, "sintrovae,tiny", [2.0])]
     folders += of_seeds(tmp_path, "introvae,tiny", [3.0])
     said = refusal(capsys, "compare", *folders[1:], "--against", folders[0])
-    assert "Two kinds of runs can be compared, got 3: vae; sintrovae; introvae." in said
+    assert "Each side is to be runs of one kind; one has sintrovae; introvae." in said
+    # The two are not sorted anew: a run of the other kind on a side is a mistake.
+    (tmp_path / "more").mkdir()
+    vae, sintrovae = (of_seeds(tmp_path / "more", f"{name},tiny", [1.0, 2.0]) for name in ("vae", "sintrovae"))
+    assert "Each side" in refusal(capsys, "compare", sintrovae[0], vae[1], "--against", vae[0], sintrovae[1])
+    assert "Each side" in refusal(capsys, "compare", sintrovae[0], "--against", vae[0], sintrovae[1])
+    assert "Both sides are runs of vae" in refusal(capsys, "compare", vae[0], "--against", vae[1])
     assert ".md" in refusal(capsys, "compare", *folders, "--out", tmp_path / "table.txt")
 
 

@@ -233,7 +233,7 @@ def test_json_holds_figures_protocol_and_settings(run, tmp_path):
     assert kept["config"] == json.loads(json.dumps(run.config.to_dict())) and kept["config"]["seed"] == 0
     assert kept["step"] == 60 and "raw" not in kept
     protocol = kept["protocol"]
-    assert protocol["split"] == "test" and protocol["sample_seed"] == 1 and protocol["samples"] == 100
+    assert protocol["split"] == "test" and protocol["sample_seed"] == 1 and protocol["generation"]["n_generated"] == 100
     assert protocol["code"] == "mean" and protocol["elbo_draws"] == 5
     assert protocol["calibration"] == "2 batches of 52 training images"
     assert protocol["versions"]["jax"] == jax.__version__ and protocol["device"] == "cpu"

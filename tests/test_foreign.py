@@ -118,12 +118,12 @@ def test_faces_are_told_from_digits_with_an_interval(scores):
 def test_command_writes_all_scores_and_what_they_say(run, scores, capsys):
     said = command(capsys, "foreign", run.folder, "--against", "faces25")
     path = run.folder / "scores.npz"
-    assert said.splitlines()[-1] == f"wrote {path} and {run.folder / 'scores.json'}"
+    assert said.splitlines()[-1] == f"wrote {path} and {run.folder / 'scores-auroc.json'}"
     with np.load(path) as file:
         stored = dict(file)
     assert {"digits/elbo", "digits/err", "faces25/elbo", "faces25/kl_real"} <= set(stored)
     np.testing.assert_allclose(stored["faces25/elbo"], scores["faces25"]["elbo"], rtol=1e-6)
-    kept = json.loads((run.folder / "scores.json").read_text())
+    kept = json.loads((run.folder / "scores-auroc.json").read_text())
     assert (kept["step"], kept["split"], kept["weights"]) == (40, "test", "ema")
     assert kept["auroc"]["faces25"] == separation(scores)["faces25"]
     assert f"elbo {kept['auroc']['faces25']['elbo']['auroc']:.4f}" in said
@@ -137,7 +137,7 @@ def test_split_weights_and_file_are_the_commands(run, tmp_path, capsys):
     assert len(stored["digits/elbo"]) == 1_438
     expected = score(run, "raw", Examples(run.config, "train").rows, 60).per_image
     np.testing.assert_allclose(stored["digits/elbo"][:60], expected["elbo"], rtol=1e-4)
-    assert json.loads((tmp_path / "raw.json").read_text())["split"] == "train"
+    assert json.loads((tmp_path / "raw-auroc.json").read_text())["split"] == "train"
 
 
 def test_unknown_sets_and_files_are_refused(run, tmp_path, capsys):

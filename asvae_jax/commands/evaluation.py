@@ -103,7 +103,7 @@ def _add_distributed(command: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     """Measure a run, and keep the figures with their intervals and protocol as JSON."""
     from asvae_jax.evaluation import EVALUATION_FILE, table, write_evaluation
-    from asvae_jax.run import CHECKPOINTS, WEIGHTS
+    from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS
 
     setup(arguments.distributed)
     run = load(arguments)
@@ -115,7 +115,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     marked = EVALUATION_FILE if which == "latest" else f"{stem}-{which}.{suffix}"
     path = checked_out(arguments.out or run.folder / marked, ".json")
     weights = (arguments.weights,) if arguments.weights else WEIGHTS
-    path, result = write_evaluation(run, settings, weights=weights, path=path)
+    path, result = write_evaluation(run, settings, weights=weights, path=path, is_best=arguments.step == BEST)
     if is_main_process():
         print(table(result))
         print(f"wrote {path}")
@@ -142,18 +142,15 @@ def _settings(config: Config, arguments: argparse.Namespace) -> ImageEvaluation 
 
 def _compare(arguments: argparse.Namespace) -> None:
     """Put evaluated runs side by side, seeds averaged, or say whether two groups of runs differ by more than chance."""
-    from asvae_jax.comparison import difference_table, read_groups, summary, values
+    from asvae_jax.comparison import difference_table, read_groups, read_sides, summary, values
 
     out = arguments.out and checked_out(arguments.out, ".md", ".json")
-    folders = [*(arguments.against or []), *arguments.runs]
-    groups = read_groups(folders, arguments.weights, arguments.file)
     if arguments.against is None:
+        groups = read_groups(arguments.runs, arguments.weights, arguments.file)
         text = summary(groups, arguments.weights)
-    elif len(groups) == 2:
-        text = difference_table(groups[0], groups[1], arguments.weights)
     else:
-        names = "; ".join(group.name for group in groups)
-        raise ConfigError(f"Two kinds of runs can be compared, got {len(groups)}: {names}.")
+        groups = read_sides(arguments.against, arguments.runs, arguments.weights, arguments.file)
+        text = difference_table(groups[0], groups[1], arguments.weights)
     print(text, end="")
     if out:
         as_json = out.suffix == ".json"
@@ -175,8 +172,10 @@ def _foreign(arguments: argparse.Namespace) -> None:
     print(table(scores, found))
     write_scores(path, scores)
     protocol = {"step": run.step, "split": arguments.split, "weights": arguments.weights}
-    path.with_suffix(".json").write_text(json.dumps({**protocol, "auroc": found}, indent=2) + "\n")
-    print(f"wrote {path} and {path.with_suffix('.json')}")
+    # Not the name with another ending: in a run's folder that may be a file of its own.
+    table_path = path.with_name(f"{path.stem}-auroc.json")
+    table_path.write_text(json.dumps({**protocol, "auroc": found}, indent=2) + "\n")
+    print(f"wrote {path} and {table_path}")
 
 
 def _fid_stats(arguments: argparse.Namespace) -> None:
