@@ -15,7 +15,7 @@ from asvae_jax.config import load_file, resolve
 from asvae_jax.errors import NotFiniteError
 from asvae_jax.experiments import image_figures, image_runs
 from asvae_jax.experiments.image_figures import course_of, course_panels, interpolate
-from asvae_jax.experiments.image_runs import ImageRuns, make_request, title, training_seconds
+from asvae_jax.experiments.image_runs import Cell, ImageRuns, make_request, title, training_seconds
 from asvae_jax.run import load_run, reconstruct
 
 METHODS = ("vae", "sintrovae")
@@ -137,6 +137,7 @@ def test_seconds_of_an_interrupted_run_are_those_of_its_parts(tmp_path):
 
 def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, workdir, tmp_path, capsys):
     folder, whole = tmp_path / "runs" / "digits" / "vae-t4-s0", stored(workdir, "vae", 0)
+    by_hand = (["--metrics", "codes"], ["--weights", "raw"], ["--samples", 60])
     shutil.copytree(workdir / "digits" / "vae-t4-s0", folder)
     arguments = ["--sets", "digits", "--methods", "vae", "--seeds", 0, "--configs", configs]
     arguments += ["--workdir", tmp_path / "runs", "--out", tmp_path]
@@ -147,11 +148,12 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
     assert times(folder / "checkpoints" / "4") == checkpoints
     assert stored(tmp_path / "runs", "vae", 0) == whole
 
-    # Evaluated by hand, for some of its measures.
-    command(capsys, "evaluate", folder, "--metrics", "codes")
-    assert "psnr" not in stored(tmp_path / "runs", "vae", 0)["ema"]
-    command(capsys, "table", 3, *arguments)
-    assert stored(tmp_path / "runs", "vae", 0) == whole
+    # Evaluated by hand, for some of its measures, for one set of weights, by fewer images.
+    for options in by_hand:
+        command(capsys, "evaluate", folder, *options)
+        assert stored(tmp_path / "runs", "vae", 0) != whole
+        command(capsys, "table", 3, *arguments)
+        assert stored(tmp_path / "runs", "vae", 0) == whole
 
     (folder / "evaluation.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
@@ -234,7 +236,16 @@ def test_given_run_that_is_not_evaluated_is_evaluated(configs, workdir, no_train
     (folder / "evaluation.json").write_text('{"step": 4, "conf')
     assert "remove it and the run is evaluated anew" in refusal(capsys, "table", 3, "--runs", folder)
 
-    # One that is still in training has no figures yet.
+    # One that has gone on since its evaluation has no figures yet, nor has one that is still in training.
+    (folder / "evaluation.json").unlink()
+    command(capsys, "evaluate", folder)
+    settings = json.loads((folder / "config.json").read_text())
+    longer = {**settings, "training": {**settings["training"], "steps": 8}}
+    (folder / "config.json").write_text(json.dumps(longer))
+    assert "seed 0: step 4 of 8" in command(
+        capsys, "table", 3, "--runs", folder, "--configs", configs, "--out", tmp_path / "longer"
+    )
+    (folder / "config.json").write_text(json.dumps(settings))
     (folder / "evaluation.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
     page = command(capsys, "table", 3, "--runs", folder, "--configs", configs, "--out", tmp_path)
@@ -260,6 +271,11 @@ def test_mistakes_are_refused_in_a_line(configs, workdir, no_training, tmp_path,
     assert "no run" in refusal(capsys, "table", 3, "--runs", tmp_path, *common)
     assert "both digits vae seed 0" in refusal(capsys, "table", 3, "--runs", run, run, *common)
     assert "--configs" in refusal(capsys, "table", 3, "--runs", run, "--configs", tmp_path, "--out", tmp_path)
+    twice = ["--sets", "digits", "--methods", "asintrovae", "vae", "asintrovae,paper", *common]
+    assert "asintrovae and asintrovae,paper are the same" in refusal(capsys, "table", 3, *twice)
+    for number in (5, 6):
+        critic = ["--sets", "digits", "--methods", "vae", "wgan_gp", *common]
+        assert "wgan_gp has no encoder" in refusal(capsys, "figure", number, *critic)
     # The same folder, but of another learning rate.
     elsewhere = tmp_path / "configs"
     elsewhere.mkdir()
@@ -375,6 +391,33 @@ def test_figure7_shows_what_runs_logged(configs, workdir, no_training, tmp_path,
     assert set(drawn["fid_digits_n100 of generated images"]) == {"VAE", "S-IntroVAE"}
     with Image.open(tmp_path / "figure7-digits.png") as picture:
         assert min(picture.size) > 500
+
+
+def test_figure7_of_methods_that_log_nothing_of_it_is_missing(tmp_path, capsys):
+    critic = made_up(tmp_path, "digits", "wgan_gp", 0, {"fid_digits": 1.0})
+    arguments = ["--methods", "wgan_gp", "--configs", ROOT / "configs", "--out", tmp_path]
+    said = command(capsys, "figure", 7, "--runs", critic, *arguments)
+    assert said == "missing: digits: these methods log nothing that this figure shows\n"
+
+
+def test_table_without_fid_says_so_though_its_runs_are_there(configs, tmp_path, no_training, monkeypatch, capsys):
+    run = made_up(tmp_path, "cifar10", "vae", 0, {"psnr": 20.0})
+    request = make_request(
+        sets=["cifar10"], methods=["vae"], seeds=[0], steps=None, configs=ROOT / "configs", workdir=tmp_path / "runs",
+        runs=[], default_sets=(), default_methods=(), default_seeds=(),
+    )  # fmt: skip
+    result = json.loads((run / "evaluation.json").read_text())
+    result["config"] = json.loads(json.dumps(request.config(Cell("cifar10", "vae", 0)).to_dict()))
+    result["measures"] = result["config"]["evaluation"]["measures"]
+    folder = request.folder(Cell("cifar10", "vae", 0))
+    shutil.copytree(run, folder)
+    arguments = ["--sets", "cifar10", "--methods", "vae", "--seeds", 0, "--configs", ROOT / "configs"]
+    arguments += ["--workdir", tmp_path / "runs", "--out", tmp_path]
+    for name, missing in (("psnr", True), ("fid", False)):
+        result["ema"] = {name: 20.0}
+        (folder / "evaluation.json").write_text(json.dumps(result))
+        page = command(capsys, "table", 2, *arguments)
+        assert ("- cifar10: FID needs Inception's weights" in page) is missing
 
 
 def test_course_is_of_the_steps_that_all_runs_logged_and_of_the_exact_name():

@@ -63,11 +63,11 @@ def checked_out(path: Path, *suffixes: str) -> Path:
 
 
 def shape(text: str) -> tuple[int, ...]:
-    """An argument like 128x128x3."""
-    try:
-        return tuple(int(side) for side in text.split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must look like 128x128x3, got {text}") from None
+    """An argument like 128x128x3: height, width, 1 or 3 channels."""
+    sides = text.split("x")
+    if len(sides) != 3 or not all(side.isdecimal() and int(side) for side in sides) or sides[2] not in ("1", "3"):
+        raise argparse.ArgumentTypeError(f"must look like 128x128x3, with 1 or 3 channels, got {text}")
+    return tuple(map(int, sides))
 
 
 def count(text: str) -> int:
@@ -76,6 +76,20 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def seed(text: str) -> int:
+    """An argument that starts a random generator."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**32 - 1, got {text}")
+    return int(text)
+
+
+class Once(argparse.Action):
+    """Keeps each of several values once, in the order given."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, list(dict.fromkeys(values)))
 
 
 def step(text: str) -> int | Literal["latest", "best"]:

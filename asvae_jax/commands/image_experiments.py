@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from asvae_jax.commands.arguments import count
+from asvae_jax.commands.arguments import Once, count, seed
 from asvae_jax.experiments.report import OUT
 from asvae_jax.settings import IMAGE_SETS
 from asvae_jax.terminal import keep_compiled_programs
@@ -31,13 +31,16 @@ def add(tables, figures) -> None:
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--sets", nargs="+", choices=[*IMAGE_SETS], metavar="SET",
+        "--sets", nargs="+", action=Once, choices=[*IMAGE_SETS], metavar="SET",
         help="image sets (default: all that are prepared; with --runs, theirs)",
     )  # fmt: skip
     command.add_argument(
-        "--methods", nargs="+", metavar="WORDS", help="words of a config, as in asintrovae,released (default: all)"
+        "--methods", nargs="+", action=Once, metavar="WORDS",
+        help="words of a config, as in asintrovae,released (default: all)",
+    )  # fmt: skip
+    command.add_argument(
+        "--seeds", type=seed, nargs="+", action=Once, metavar="SEED", help="(default: 0 1 2; where one is shown, 0)"
     )
-    command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="(default: 0 1 2; where one is shown, 0)")
     command.add_argument("--steps", type=count, help="of training (default: the config's)")
     command.add_argument(
         "--runs", type=Path, nargs="+", metavar="RUN", default=[],

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from asvae_jax.commands.arguments import count
+from asvae_jax.commands.arguments import Once, count, seed
 from asvae_jax.config import check_word
 from asvae_jax.experiments.report import OUT, writing_to
 from asvae_jax.experiments.toy_cells import Budget, Cell
@@ -31,7 +31,7 @@ def add(tables, figures) -> None:
     samples.set_defaults(command=_samples)
     gradients = figures.add_parser("gradients", help=_gradients.__doc__, description=_gradients.__doc__)
     gradients.add_argument("--betas", choices=tuple(TABLE1_BETAS), default="c1", help="(default: c1)")
-    gradients.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    gradients.add_argument("--seeds", type=seed, nargs="+", action=Once, default=[0, 1, 2], help="(default: 0 1 2)")
     gradients.add_argument("--steps", type=count, default=5_000, help="training steps (default: 5,000)")
     gradients.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
     gradients.add_argument("--out", type=Path, default=OUT, help=f"folder (default: {OUT})")
@@ -40,16 +40,20 @@ def add(tables, figures) -> None:
 
 def _add_toys(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--toys", nargs="*", choices=_OTHER_TOYS, default=_OTHER_TOYS, help="beside 8 Gaussians (default: all)"
-    )
+        "--toys", nargs="*", action=Once, choices=_OTHER_TOYS, default=_OTHER_TOYS,
+        help="beside 8 Gaussians (default: all)",
+    )  # fmt: skip
 
 
 def _add_cell_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
+    command.add_argument("--seeds", type=seed, nargs="+", action=Once, default=[0], help="(default: 0)")
     command.add_argument(
-        "--betas", nargs="*", choices=tuple(TABLE1_BETAS), default=list(TABLE1_BETAS), help="(default: all)"
+        "--betas", nargs="*", action=Once, choices=tuple(TABLE1_BETAS), default=list(TABLE1_BETAS),
+        help="(default: all)",
+    )  # fmt: skip
+    command.add_argument(
+        "--variants", nargs="+", action=Once, metavar="VARIANT", help="such as vae asintrovae,paper (default: all)"
     )
-    command.add_argument("--variants", nargs="+", metavar="VARIANT", help="such as vae asintrovae,paper (default: all)")
     command.add_argument("--steps", type=count, default=20_000, help="training steps (default: 20,000)")
     command.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
     command.add_argument("--together", type=count, help="runs in one program (default: what pays on these devices)")

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from asvae_jax.errors import StorageError
+from asvae_jax.errors import ConfigError
 from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.image_runs import METHODS, SEEDS, SETS, WEIGHTS, ImageRuns, Request, read_records, title
+from asvae_jax.experiments.report import write_picture
 from asvae_jax.figures import Course, courses_sheet, image_sheet
 from asvae_jax.run import Run, decode, encode, load_run, reconstruct, sample_images
 from asvae_jax.sheets import SAMPLE_SEED
@@ -61,13 +62,15 @@ def draw_interpolations(data: str, folders: Runs) -> Image.Image:
     return image_sheet(rows, _caption(data, "between two test images, which stand at the ends", runs))
 
 
-def draw_courses(data: str, folders: Runs) -> Image.Image:
-    """Figure 7: what runs logged in training, all seeds of a method as a line and a band."""
+def draw_courses(data: str, folders: Runs) -> Image.Image | None:
+    """Figure 7: what runs logged in training, all seeds of a method as a line and a band; None if they logged nothing
+    of what it shows."""
+    panels = course_panels(folders)
+    if not panels:
+        return None
     seeds = max(len(of_method) for of_method in folders.values())
     band = f"line: mean of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
-    return courses_sheet(
-        course_panels(folders), x_label="images seen", title=f"{data}: the course of training ({band})"
-    )
+    return courses_sheet(panels, x_label="images seen", title=f"{data}: the course of training ({band})")
 
 
 def course_panels(folders: Runs) -> dict[str, dict[str, Course]]:
@@ -101,20 +104,21 @@ def course_of(logs: list[list[dict]], name: str) -> Course | None:
 
 
 class Figure(NamedTuple):
-    """How a figure is drawn, and what it is drawn of unless told otherwise."""
+    """How a figure is drawn, what it is drawn of unless told otherwise, and whether by way of codes."""
 
-    draw: Callable[[str, Runs], Image.Image]
+    draw: Callable[[str, Runs], Image.Image | None]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     sets: tuple[str, ...] = SETS
+    needs_encoder: bool = False
 
 
 _WITH_ENCODER = tuple(method for method in METHODS if method != "wgan_gp")
 _INTROSPECTIVE = tuple(method for method in _WITH_ENCODER if method != "vae")
 FIGURES = {
     4: Figure(draw_samples, METHODS, seeds=(0,)),
-    5: Figure(draw_reconstructions, _WITH_ENCODER, seeds=(0,)),
-    6: Figure(draw_interpolations, _WITH_ENCODER, seeds=(0,)),
+    5: Figure(draw_reconstructions, _WITH_ENCODER, seeds=(0,), needs_encoder=True),
+    6: Figure(draw_interpolations, _WITH_ENCODER, seeds=(0,), needs_encoder=True),
     7: Figure(draw_courses, _INTROSPECTIVE, seeds=SEEDS),
 }
 
@@ -123,15 +127,23 @@ def make(number: int, request: Request, out: Path) -> list[Path]:
     """Trains what is missing and writes figureNUMBER-SET.png to `out` for each set that has finished runs.
 
     Raises:
-      DataError, ConfigError: see `ImageRuns`.
+      DataError, ConfigError: see `ImageRuns`, and for a method that has no encoder where the figure needs one.
     """
+    figure = FIGURES[number]
+    for method in request.methods:
+        if figure.needs_encoder and title(method).startswith("WGAN-GP"):
+            raise ConfigError(f"Figure {number} is drawn by way of codes, and {method} has no encoder; leave it out.")
     runs, paths = ImageRuns(request), []
     for _ in runs.complete():
         pass
     for data in request.sets:
         folders = {method: found for method in request.methods if (found := runs.finished(data, method))}
-        if folders:
-            paths.append(_save(FIGURES[number].draw(data, folders), out / f"figure{number}-{data}.png"))
+        picture = figure.draw(data, folders) if folders else None
+        if picture:
+            paths.append(out / f"figure{number}-{data}.png")
+            write_picture(paths[-1], picture)
+        elif folders:
+            runs.missing[data] = "these methods log nothing that this figure shows"
     for what, why in runs.missing.items():
         print(f"missing: {what}: {why}")
     return paths
@@ -152,12 +164,3 @@ def _caption(data: str, what: str, runs: dict[str, Run]) -> str:
         f"{data}: {what} (averaged weights, seed {', '.join(map(str, seeds))}, "
         f"{', '.join(f'{step:,}' for step in steps)} steps)"
     )
-
-
-def _save(picture: Image.Image, path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error
-    return path

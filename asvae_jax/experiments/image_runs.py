@@ -19,7 +19,7 @@ from asvae_jax.errors import ConfigError, DataError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
 from asvae_jax.presets import INCEPTION_FILE, READINGS, usual_file, variant_of
 from asvae_jax.run import Weights, load_run
-from asvae_jax.settings import BY_FEATURES, Config, ImageData
+from asvae_jax.settings import BY_FEATURES, Config, ImageData, ImageEvaluation
 from asvae_jax.train import train
 
 _log = logging.getLogger(__name__)
@@ -121,6 +121,7 @@ def make_request(
 
     Raises:
       DataError: if a folder is no run on images, or two runs stand for one cell.
+      ConfigError: if two of `methods` are one.
     """
     given: dict[Cell, Path] = {}
     given_steps = set()
@@ -141,6 +142,7 @@ def make_request(
         given=given,
         train=bool(sets) or not given,
     )
+    _check_methods(request)
     if steps is None and len(given_steps) == 1:
         # Only worth a word where it is not the config's own.
         usual = {request.config(cell).training.steps for cell in given}
@@ -218,15 +220,19 @@ class ImageRuns:
     def _is_trainable(self, data: str, by_features: bool) -> bool:
         request = self.request
         cells = [cell for cell in self._cells() if cell.data == data and cell not in request.given]
-        if not request.train or all(self._is_finished(cell) for cell in cells):
+        if not request.train or not cells:
             return False
         config = request.config(cells[0])
         assert isinstance(config.data, ImageData)
-        if by_features and "fid" not in config.evaluation.measures:  # type: ignore[union-attr]
+        unfinished = [cell for cell in cells if not self._is_finished(cell)]
+        lacks_fid = unfinished or not all(_has_fid(self._evaluation(cell)) for cell in cells)
+        if by_features and lacks_fid and "fid" not in config.evaluation.measures:  # type: ignore[union-attr]
             self.missing[data] = (
                 f"FID needs Inception's weights; `docs/evaluation.md` says where they come from, {INCEPTION_FILE} "
                 "where they lie"
             )
+            return False
+        if not unfinished:
             return False
         try:
             open_prepared(config.data)
@@ -236,31 +242,37 @@ class ImageRuns:
             return False
         return True
 
-    def _is_finished(self, cell: Cell) -> bool:
-        folder = self.request.folder(cell)
-        file = folder / EVALUATION_FILE
+    def _evaluation(self, cell: Cell) -> dict[str, Any] | None:
+        """What `evaluate` kept of a cell, whatever it was asked for."""
+        file = self.request.folder(cell) / EVALUATION_FILE
         if not file.is_file():
-            return False
+            return None
         try:
-            result = json.loads(file.read_text())
+            return json.loads(file.read_text())
         except ValueError as error:
             raise DataError(f"{file} cannot be read ({error}); remove it and the run is evaluated anew.") from error
-        if result["step"] < result["config"]["training"]["steps"]:
+
+    def _is_finished(self, cell: Cell) -> bool:
+        result = self._evaluation(cell)
+        # A run may have been evaluated by hand, and for one set of weights only.
+        if result is None or WEIGHTS not in result:
             return False
         if cell in self.request.given:
-            return True
+            # It may have gone on since.
+            return result["step"] >= _steps(self.request.given[cell])
         config, stored = self.request.config(cell), resolve(of_this_version(result["config"]))
         if changed := differences(stored, config):
             raise ConfigError(
-                f"{folder} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
+                f"{self.request.folder(cell)} holds a run with other settings ({'; '.join(changed)}); choose a new "
+                "--workdir."
             )
-        # A run may have been evaluated by hand for some of its measures only.
-        return set(config.evaluation.measures) <= set(result.get("measures", ()))  # type: ignore[union-attr]
+        return result["step"] >= config.training.steps and _is_measured(config, result)
 
     def _evaluate(self, cell: Cell) -> None:
-        run = load_run(self.request.given[cell])
-        if run.step < run.config.training.steps:
-            self.missing[str(cell)] = f"step {run.step:,} of {run.config.training.steps:,}"
+        folder = self.request.given[cell]
+        run, steps = load_run(folder), _steps(folder)
+        if run.step < steps:
+            self.missing[str(cell)] = f"step {run.step:,} of {steps:,}"
         else:
             write_evaluation(run)
 
@@ -271,6 +283,22 @@ class ImageRuns:
         except NotFiniteError as error:
             _log.error("%s: %s", cell, error)
             self.missing[str(cell)] = "training did not stay finite"
+
+
+def _is_measured(config: Config, result: dict[str, Any]) -> bool:
+    """Whether an evaluation has all that a config asks for, by the features and of as many images as it says."""
+    wanted = config.evaluation
+    assert isinstance(wanted, ImageEvaluation)
+    if not set(wanted.measures) <= set(result.get("measures", ())):
+        return False
+    if not set(wanted.measures) & set(BY_FEATURES):
+        return True
+    generation = result["protocol"]["generation"]
+    return (generation["features"], generation["n_generated"]) == (wanted.features, wanted.samples)
+
+
+def _has_fid(result: dict[str, Any] | None) -> bool:
+    return result is not None and any(name.startswith("fid") for name in result[WEIGHTS])
 
 
 def title(method: str) -> str:
@@ -306,6 +334,18 @@ def training_seconds(folder: Path) -> float:
     return seconds
 
 
+def _check_methods(request: Request) -> None:
+    """Raises a ConfigError if two methods that are to be trained have the same settings."""
+    if not request.train:
+        return
+    known: dict[Config, str] = {}
+    for method in request.methods:
+        config = request.config(Cell(request.sets[0], method, request.seeds[0]))
+        if config in known:
+            raise ConfigError(f"--methods {known[config]} and {method} are the same; give one of them.")
+        known[config] = method
+
+
 def _set_steps(config: ConfigDict, steps: int) -> None:
     """Another length of training, with what happens on the way at the same share of it."""
     share = steps / config.training.steps
@@ -334,6 +374,11 @@ def _stored_settings(folder: Path) -> dict[str, Any]:
     if not isinstance(resolve(settings).data, ImageData):
         raise DataError(f"{folder} is a run on {settings['data']['name']}, which has no images.")
     return settings
+
+
+def _steps(folder: Path) -> int:
+    """How many a given run is to have."""
+    return _stored_settings(folder)["training"]["steps"]
 
 
 def _images(settings: dict[str, Any]) -> int:
