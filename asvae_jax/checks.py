@@ -1,6 +1,7 @@
 """What no type says of settings: their ranges, and which of them contradict each other."""
 
 import dataclasses
+import math
 import re
 
 from asvae_jax.errors import ConfigError
@@ -61,6 +62,7 @@ def check(config: Config) -> None:
     )
     if isinstance(data, ImageData):
         check_images(data)
+        _check_scale(config)
     _require(
         training.warmup_steps < training.steps,
         f"training.warmup_steps={training.warmup_steps} leaves nothing of training.steps={training.steps}.",
@@ -235,6 +237,15 @@ def check_images(data: ImageData) -> None:
             re.fullmatch(r"\w+", data.label) is not None,
             f"data.label names a folder; use letters, digits and underscores, not {data.label!r}.",
         )
+
+
+def _check_scale(config: Config) -> None:
+    """Where the shape is free it may be set without the size of a pixel, which a VAE warm-up has from it."""
+    scale, pixel = getattr(config.method, "scale", None), 1 / math.prod(config.example_shape)
+    _require(
+        not isinstance(config.data, FolderData) or scale is None or math.isclose(scale, pixel, rel_tol=1e-3),
+        f"method.scale={scale} is not the size of a pixel of data.shape={config.example_shape}; set it to {pixel:.6g}.",
+    )
 
 
 def _require(holds: bool, message: str) -> None:

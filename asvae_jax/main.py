@@ -86,7 +86,8 @@ def _run() -> None:
         print(table(result))
         print(f"wrote {path}")
         if _MODE.value == "train":
-            print("\n".join(f"wrote {sheet_path(run, weights)}" for weights in WEIGHTS))
+            sheets = [sheet_path(run, weights) for weights in WEIGHTS]
+            print("\n".join(f"wrote {path}" for path in sheets if path.exists()))
 
 
 def _stop_if(stop: distributed.StopRequest) -> None:

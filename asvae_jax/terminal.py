@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import logging as absl_logging
 
-from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_STORAGE, ConfigError, RunError
+from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_PREEMPTED, EXIT_STORAGE, ConfigError, RunError
 
 
 def exit_code_of(action: Callable[[], None]) -> int:
@@ -20,6 +20,8 @@ def exit_code_of(action: Callable[[], None]) -> int:
         return _report(error, error.exit_code)
     except OSError as error:
         return _report(f"{error}. See to space and rights, then run the same command again.", EXIT_STORAGE)
+    except KeyboardInterrupt:
+        return _report("Interrupted; run the same command again.", EXIT_PREEMPTED)
     return EXIT_DONE
 
 

@@ -89,11 +89,11 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
             step += per_dispatch
             progress.add(metrics)
             last = step == config.training.steps
-            if step % config.training.log_every_steps == 0 or last:
+            stopping = stop.received or store.stop_requested(step // per_dispatch)
+            if step % config.training.log_every_steps == 0 or last or stopping:
                 progress.report(step, writers)
                 profiling.interval_done()
 
-            stopping = stop.received or store.stop_requested(step // per_dispatch)
             if step % config.checkpoint.every_steps == 0 or last or stopping:
                 weights = {"raw": state.params, "ema": state.ema}
                 statistics = {name: calibrate(w, data.calibration_batches()) for name, w in weights.items()}

@@ -19,11 +19,12 @@ def terminal():
     absl_logging.set_verbosity(verbosity)
 
 
-def command(capsys, *argv: object) -> str:
-    """What a command that succeeds prints."""
+def command(capsys, *argv: object, code: int = 0) -> str:
+    """What a command that succeeds prints, or the error of one that exits with another `code`."""
     capsys.readouterr()
-    assert main([str(argument) for argument in argv]) == 0
-    return capsys.readouterr().out
+    assert main([str(argument) for argument in argv]) == code
+    printed = capsys.readouterr()
+    return printed.err if code else printed.out
 
 
 def refusal(capsys, *argv: object) -> str:

@@ -14,10 +14,11 @@ from command_line import command, refusal, terminal  # noqa: F401
 from PIL import Image
 from training_runs import ROOT, digits, run, toy
 
+from asvae_jax import figures
 from asvae_jax.__main__ import main
 from asvae_jax.config import load_file, resolve
 from asvae_jax.examples import Examples
-from asvae_jax.run import Run, encode, load_run, sample_images
+from asvae_jax.run import Run, encode, load_run, reconstruct, sample_images
 from asvae_jax.settings import IMAGE_SETS, TOY_LIMITS
 from asvae_jax.train import train
 from asvae_jax.update import init_state, make_steps, make_toy_steps
@@ -82,11 +83,22 @@ def test_samples_as_numbers_are_those_of_seed_and_weights(image_run, tmp_path, c
 def test_reconstructions_stand_below_real_test_images(image_run, tmp_path, capsys):
     out = tmp_path / "pairs.npz"
     command(capsys, "reconstruct", image_run.folder, "--n", 6, "--out", out)
-    pairs = npz(out)["images"]
+    pairs = npz(out)
     test = Examples(image_run.config).rows(np.arange(359))
-    assert pairs.shape == (12, 8, 8, 1)
-    assert all(any(np.array_equal(image, other) for other in test) for image in pairs[:6])
-    assert not any(any(np.array_equal(image, other) for other in test) for image in pairs[6:])
+    assert pairs["images"].shape == pairs["reconstructions"].shape == (6, 8, 8, 1)
+    assert all(any(np.array_equal(image, other) for other in test) for image in pairs["images"])
+    expected = reconstruct(load_run(image_run.folder), pairs["images"])
+    np.testing.assert_allclose(pairs["reconstructions"], expected, atol=1e-6)
+
+
+def test_reconstructions_of_a_toy_stand_beside_the_real_points(toy_run, tmp_path, capsys, monkeypatch):
+    drawn = {}
+    draw = figures.points_sheet
+    monkeypatch.setattr(figures, "points_sheet", lambda panels, *rest: drawn.update(panels) or draw(panels, *rest))
+    command(capsys, "reconstruct", toy_run.folder, "--n", 50)
+    assert list(drawn) == ["points", "reconstructions"] and drawn["points"].shape == (50, 2)
+    np.testing.assert_allclose(drawn["reconstructions"], reconstruct(toy_run, drawn["points"]), atol=1e-6)
+    assert "no splits" in refusal(capsys, "encode", toy_run.folder, "--split", "train")
 
 
 def test_traversal_moves_one_dimension_a_row(image_run, tmp_path, capsys):
@@ -196,7 +208,15 @@ def test_more_images_than_there_are_are_refused(name, n, image_run, capsys):
     assert "359" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["sample"], ["no-such-command"], ["sample", "run", "--n", "0"], []])
+WRONG = [
+    [], ["sample"], ["no-such-command"], ["sample", "run", "--n", "0"], ["reconstruct", "run", "--seed", "-1"],
+    ["sample", "run", "--seed", "4294967296"], ["benchmark-features", "--shape", "32x32"],
+    ["benchmark-features", "--shape", "32x32x4"], ["benchmark-features", "--shape", "32x0x3"],
+    ["table", "1", "--seeds", "0", "x"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", WRONG, ids=" ".join)
 def test_wrong_command_lines_exit_with_2(argv, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(argv)

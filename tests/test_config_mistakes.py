@@ -4,9 +4,10 @@ import math
 
 import pytest
 from config_values import data_section, digits, raw
+from training_runs import ROOT
 
 from asvae_jax import presets
-from asvae_jax.config import resolve, resolve_data
+from asvae_jax.config import load_file, resolve, resolve_data
 from asvae_jax.errors import ConfigError
 from asvae_jax.settings import IMAGE_SETS
 
@@ -245,6 +246,19 @@ def test_mistakes_in_the_data_section_are_named_with_their_remedy(name, changes,
     config.data = data_section(name) | changes
     with pytest.raises(ConfigError, match=message):
         resolve(config)
+
+
+def test_scale_of_an_image_folder_is_the_size_of_its_pixels():
+    config = load_file(f"{ROOT}/configs/image_folder.py:sintrovae,tiny")
+    config.data.shape = (16, 16, 3)
+    with pytest.raises(ConfigError, match=r"method\.scale=2.03.* of data\.shape=\(16, 16, 3\); set it to 0\.00130208"):
+        resolve(config)
+    config.method.scale = 0.00130208
+    assert resolve(config).method.scale == pytest.approx(1 / 768, rel=1e-5)
+    # It has no such setting.
+    critic = load_file(f"{ROOT}/configs/image_folder.py:wgan_gp,tiny")
+    critic.data.shape = (16, 16, 3)
+    resolve(critic)
 
 
 @pytest.mark.parametrize("key", ["flip", "value_range", "read_threads", "crop", "label"])

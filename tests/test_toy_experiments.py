@@ -16,7 +16,7 @@ from toy_runs import toy_inputs
 from training_runs import toy
 
 from asvae_jax import presets, sweep
-from asvae_jax.errors import DataError
+from asvae_jax.errors import EXIT_PREEMPTED, DataError, StorageError
 from asvae_jax.evaluation import evaluate, toy_figures
 from asvae_jax.experiments import ablations, gradients, table1
 from asvae_jax.experiments.report import write_csv, write_section
@@ -45,11 +45,12 @@ def tiny(monkeypatch):
 
 @pytest.fixture
 def table(tmp_path, capsys):
-    """table(option, ...) -> what `table 1` prints, with its files under `tmp_path`."""
+    """table(option, ...) -> what `table 1` prints (with another exit code, as an error), with its files under
+    `tmp_path`."""
 
-    def run(*options: object, name: str = "1") -> str:
+    def run(*options: object, name: str = "1", code: int = 0) -> str:
         words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path, "--workdir", tmp_path / "w"]
-        return command(capsys, "table", name, *words)
+        return command(capsys, "table", name, *words, code=code)
 
     return run
 
@@ -81,6 +82,14 @@ def test_a_table_trains_what_is_missing_and_nothing_else(table, trained, tmp_pat
     table(*SMALL, "--seeds", 0, 1)
     assert trained[4:] == [[1]] * 4
     assert len((tmp_path / "toys.jsonl").read_text().splitlines()) == 8
+
+
+def test_what_is_named_twice_is_one_cell(table, trained, tmp_path):
+    options = ("--betas", "c1", "c1", "--toys", "--variants", "vae", "vae", "--seeds", 4, 4)
+    table(*options)
+    assert trained == [[4]]
+    [row] = json.loads((tmp_path / "table1.json").read_text())["rows"]
+    assert row["seeds"] == [4] and row["missing_seeds"] == 0
 
 
 def test_seeds_and_betas_share_programs(table, trained):
@@ -140,8 +149,8 @@ def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(
 
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "train_together", _stops_after(1))
-    with pytest.raises(KeyboardInterrupt):
-        table("--betas", "c1", "--toys", "25gaussians", "--variants", "vae", "introvae", "--seeds", 0, 1)
+    options = ("--betas", "c1", "--toys", "25gaussians", "--variants", "vae", "introvae", "--seeds", 0, 1)
+    assert "Interrupted; run the same command again." in table(*options, code=EXIT_PREEMPTED)
     page = (tmp_path / "table1.md").read_text()
     assert "Partial: 2 of 8 runs are done" in page
     assert "| C1 | introvae | 0 of 2 | - | - | - | - (192.4) | - (56.0) |" in page
@@ -224,8 +233,7 @@ def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path
     changes = {"as it is": {}, "kernel prior": {"method.kernel": "prior"}}
     monkeypatch.setattr(ablations, "ABLATIONS", dict.fromkeys(ablations.BASES, changes))
     monkeypatch.setattr(sweep, "train_together", _stops_after(1))
-    with pytest.raises(KeyboardInterrupt):
-        table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations")
+    table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations", code=EXIT_PREEMPTED)
     page = (tmp_path / "ablations.md").read_text()
     assert "Partial: 1 of 2 runs are done" in page and "as it is" in page and "kernel prior" not in page
 
@@ -253,6 +261,40 @@ def test_unknown_variants_are_refused(capsys):
 def test_keys_tell_cells_apart():
     cell = Cell("8gaussians", "c1", "asintrovae,paper", (("method.kernel", "prior"),), 3)
     assert key(cell, BUDGET) == "8gaussians-c1-asintrovae-paper-kernel=prior-b32-t20-s3"
+
+
+def test_damaged_points_are_gone_points(table, tmp_path):
+    table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
+    results, cell, samples = Results(tmp_path / "toys.jsonl"), Cell("8gaussians", "c1", "vae", (), 0), tmp_path / "w"
+    [file] = (samples / "samples").iterdir()
+    whole = file.read_bytes()
+    for length in (0, 40, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        assert read_samples(cell, BUDGET, results, samples / "samples") is None
+    file.write_bytes(whole)
+    assert read_samples(cell, BUDGET, results, samples / "samples").shape == (5_000, 2)
+
+
+def test_a_page_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n<!-- part -->\nold\n<!-- end of part -->\n\nAfter.\n")
+    before = page.read_text()
+
+    def full(path, content):
+        # As far as a full disk takes it.
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="No space left"):
+        write_section(page, "part", "new\n")
+    assert page.read_text() == before
+    monkeypatch.undo()
+    page.write_text("<!-- part -->\nold\n\nMy words.\n")
+    with pytest.raises(DataError, match="no <!-- end of part --> below"):
+        write_section(page, "part", "new\n")
+    assert "My words." in page.read_text()
 
 
 def test_words_around_a_section_stay(tmp_path):

@@ -14,8 +14,8 @@ from tensorboard.util.tensor_util import make_ndarray
 from training_runs import digits, records, toy
 from twelve_steps import CONFIG, STEPS, steps_of, stored
 
-from asvae_jax.distributed import make_mesh
-from asvae_jax.errors import ConfigError
+from asvae_jax.distributed import StopRequest, make_mesh
+from asvae_jax.errors import ConfigError, Preempted
 from asvae_jax.evaluation import write_evaluation
 from asvae_jax.settings import Config
 from asvae_jax.terminal import exit_code_of
@@ -109,6 +109,18 @@ def test_figures_of_a_record(straight):
         assert record["kl_fake_minus_real"] == pytest.approx(record["kl_fake"] - record["kl_real"], abs=1e-4)
         assert 0 <= record["saturated"] <= 1 and 0 <= record["clamped_logvars"] <= 1
         assert 0 <= record["active_units"] <= CONFIG.model.latent_dim
+
+
+def test_steps_before_a_stop_are_logged_too(tmp_path):
+    config = digits("vae,tiny", training__log_every_steps=4)
+    per = config.training.steps_per_dispatch
+    stop = StopRequest()
+    stop.received = True
+    with pytest.raises(Preempted, match=f"Stopped at step {per} "):
+        train(config, tmp_path, stop=stop)
+    train(config, tmp_path)
+    assert config.training.steps == 4 > per
+    assert [record["step"] for record in records(tmp_path)] == [per, 4]
 
 
 def test_settings_are_kept_beside_the_run(straight):

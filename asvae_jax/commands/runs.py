@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asvae_jax.commands.arguments import add_run_arguments, checked_out, count, load
+from asvae_jax.commands.arguments import add_run_arguments, checked_out, count, load, seed
 from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run
 
@@ -21,7 +21,7 @@ def add(commands) -> None:
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         add_run_arguments(command, reads_data=reads_data)
         command.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw (default: ema)")
-        command.add_argument("--seed", type=int, default=0, help="of all random choices (default: 0)")
+        command.add_argument("--seed", type=seed, default=0, help="of all random choices (default: 0)")
         command.add_argument("--out", type=Path, help=f"file to write (default: RUN/{default_out})")
         command.set_defaults(command=function, default_out=default_out)
         return command
@@ -51,7 +51,7 @@ def _sample(arguments: argparse.Namespace) -> None:
 
     run = load(arguments)
     images = sample_images(run, jax.random.key(arguments.seed), arguments.n, weights=arguments.weights)
-    _write_images(arguments, run, images, columns=math.ceil(math.sqrt(arguments.n)))
+    _write_images(arguments, run, {"images": images}, columns=math.ceil(math.sqrt(arguments.n)))
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
@@ -61,7 +61,7 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     run = load(arguments)
     images = _chosen_examples(run, arguments.n, arguments.seed)
     decoded = reconstruct(run, images, weights=arguments.weights)
-    _write_images(arguments, run, np.concatenate([images, decoded]), columns=len(images))
+    _write_images(arguments, run, {"images": images, "reconstructions": decoded}, columns=len(images))
 
 
 def _interpolate(arguments: argparse.Namespace) -> None:
@@ -74,7 +74,7 @@ def _interpolate(arguments: argparse.Namespace) -> None:
     way = np.linspace(0, 1, arguments.steps)[None, :, None]
     z = (1 - way) * first[:, None] + way * last[:, None]
     walk = decode(run, z.reshape(-1, z.shape[-1]), weights=arguments.weights, posterior=True)
-    _write_images(arguments, run, walk, columns=arguments.steps)
+    _write_images(arguments, run, {"images": walk}, columns=arguments.steps)
 
 
 def _traverse(arguments: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def _traverse(arguments: argparse.Namespace) -> None:
     for row, dim in enumerate(dims):
         z[row, :, dim] = np.linspace(-3, 3, arguments.steps)
     walk = decode(run, z.reshape(-1, z.shape[-1]), weights=arguments.weights, posterior=True)
-    _write_images(arguments, run, walk, columns=arguments.steps)
+    _write_images(arguments, run, {"images": walk}, columns=arguments.steps)
 
 
 def _encode(arguments: argparse.Namespace) -> None:
@@ -99,6 +99,8 @@ def _encode(arguments: argparse.Namespace) -> None:
     from asvae_jax.run import encode
 
     run = load(arguments)
+    if run.config.is_toy and arguments.split == "train":
+        raise ConfigError(f"{run.config.data.name} is drawn and has no splits; leave out --split.")
     path, examples = _out(arguments, run, ".npz"), Examples(run.config, arguments.split)
     means, logvars = [], []
     for indices, mask in padded_batches(len(examples), run.config.chunk_size):
@@ -111,30 +113,31 @@ def _encode(arguments: argparse.Namespace) -> None:
     print(f"wrote {path}: mean and logvar {mean.shape}")
 
 
-def _chosen_examples(run: Run, n: int, seed: int, or_fewer: bool = False) -> np.ndarray:
+def _chosen_examples(run: Run, n: int, of_seed: int, or_fewer: bool = False) -> np.ndarray:
     """`n` test images (or toy points) chosen by seed, or all if there are fewer."""
     from asvae_jax.examples import Examples
 
     examples = Examples(run.config)
     if n > len(examples) and not or_fewer:
         raise ConfigError(f"{run.config.data.name} has {len(examples)} test examples, {n} were asked for; lower --n.")
-    return examples.rows(np.random.default_rng(seed).permutation(len(examples))[:n])
+    return examples.rows(np.random.default_rng(of_seed).permutation(len(examples))[:n])
 
 
-def _write_images(arguments: argparse.Namespace, run: Run, images: np.ndarray, columns: int) -> None:
-    """Images as a grid, toy points as a plot, either as npz where the file name says so."""
+def _write_images(arguments: argparse.Namespace, run: Run, named: dict[str, np.ndarray], columns: int) -> None:
+    """Images as one grid, toy points as a plot for each name, either as npz where the file name says so."""
     from asvae_jax.figures import image_grid, points_sheet
     from asvae_jax.settings import TOY_LIMITS
 
     path = _out(arguments, run, ".png", ".npz")
     if path.suffix == ".npz":
-        np.savez(path, images=images)
+        np.savez(path, **named)  # type: ignore[arg-type]
     elif run.config.is_toy:
-        name = run.config.data.name
-        points_sheet({path.stem: images}, TOY_LIMITS[name], f"{name}, {run.config.method.name}").save(path)
+        toy = run.config.data.name
+        panels = {name.replace("images", "points"): points for name, points in named.items()}
+        points_sheet(panels, TOY_LIMITS[toy], f"{toy}, {run.config.method.name}").save(path)
     else:
-        image_grid(images, columns).save(path)
-    print(f"wrote {path}: {len(images)} of shape {images.shape[1:]}")
+        image_grid(np.concatenate(list(named.values())), columns).save(path)
+    print(f"wrote {path}: {sum(map(len, named.values()))} of shape {named['images'].shape[1:]}")
 
 
 def _out(arguments: argparse.Namespace, run: Run, *suffixes: str) -> Path:
