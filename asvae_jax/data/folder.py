@@ -37,7 +37,10 @@ def _image_files(folder: Path) -> list[str]:
       DataError: if there are fewer than two.
     """
     if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}; name the folder of your images with --manual-dir.")
+        raise DataError(
+            f"There is no folder {folder}; give the one that holds your images (prepare --manual-dir, benchmark-data "
+            "--source)."
+        )
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
