@@ -212,7 +212,7 @@ def test_best_checkpoint_is_evaluated_into_a_file_of_its_own(straight, capsys):
     command(capsys, "evaluate", straight.folder, "--step", "best", "--weights", "ema")
     kept = json.loads((straight.folder / "evaluation-best.json").read_text())
     seen = figures_of(straight.folder, "mse")
-    assert kept["step"] == min(seen, key=seen.get)
+    assert kept["step"] == min(seen, key=seen.get) and kept["best_by"] == "mse"
     # The same weights and statistics as were judged in training.
     assert kept["ema"]["mse"] == pytest.approx(seen[kept["step"]], rel=1e-6)
 
