@@ -10,6 +10,7 @@ from asvae_jax.settings import (
     FEWEST_IMAGES,
     IMAGE_MEASURES,
     IMAGE_SETS,
+    SEED_LIMIT,
     TOY_BLOCKS,
     WITH_ENCODER,
     AsIntroVae,
@@ -52,7 +53,7 @@ def check(config: Config) -> None:
     }  # fmt: skip
     for path, value in not_negative.items():
         _require(value >= 0, f"{path} must not be negative, got {value}.")
-    _require(config.seed < 2**32, f"seed must be below 2**32, got {config.seed}.")
+    _require(config.seed < SEED_LIMIT, f"seed must be below 2**32, got {config.seed}.")
 
     widths = model.channels if isinstance(model, ConvModel) else model.widths
     _require(len(widths) > 0 and min(widths) > 0, f"model needs at least one layer of positive width, got {widths}.")
@@ -62,6 +63,7 @@ def check(config: Config) -> None:
     )
     if isinstance(data, ImageData):
         check_images(data)
+    if isinstance(data, FolderData):
         _check_scale(config)
     _require(
         training.warmup_steps < training.steps,
@@ -228,10 +230,7 @@ def check_images(data: ImageData) -> None:
     )
     only = IMAGE_SETS[data.name].shape
     _require(only in (None, data.shape), f"data.shape of {data.name} is {only}, got {data.shape}.")
-    _require(
-        len(data.shape) == 3 and min(data.shape) > 0 and data.shape[2] in (1, 3),
-        f"data.shape must be (height, width, 1 or 3 channels), got {data.shape}.",
-    )
+    check_shape(data.shape, "data.shape")
     if isinstance(data, FolderData):
         _require(
             re.fullmatch(r"\w+", data.label) is not None,
@@ -239,11 +238,23 @@ def check_images(data: ImageData) -> None:
         )
 
 
+def check_shape(shape: tuple[int, ...], path: str) -> None:
+    """Checks the shape of an image, given as `path`.
+
+    Raises:
+      ConfigError: if no image has it.
+    """
+    _require(
+        len(shape) == 3 and min(shape) > 0 and shape[2] in (1, 3),
+        f"{path} must be (height, width, 1 or 3 channels), got {shape}.",
+    )
+
+
 def _check_scale(config: Config) -> None:
     """Where the shape is free it may be set without the size of a pixel, which a VAE warm-up has from it."""
     scale, pixel = getattr(config.method, "scale", None), 1 / math.prod(config.example_shape)
     _require(
-        not isinstance(config.data, FolderData) or scale is None or math.isclose(scale, pixel, rel_tol=1e-3),
+        scale is None or math.isclose(scale, pixel, rel_tol=1e-3),
         f"method.scale={scale} is not the size of a pixel of data.shape={config.example_shape}; set it to {pixel:.6g}.",
     )
 

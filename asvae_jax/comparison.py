@@ -54,8 +54,16 @@ def read_groups(folders: Sequence[Path], weights: Weights, file: str = EVALUATIO
       DataError: if a folder has no evaluation, two are of one seed, or they were measured under different protocols or
         at different steps, unless those are each run's best.
     """
+    return _grouped(_read_alike(folders, weights, file))
+
+
+def _read_alike(folders: Sequence[Path], weights: Weights, file: str) -> list[dict[str, Any]]:
     results = [_read(folder / file, weights) for folder in folders]
     _check_protocols(folders, results)
+    return results
+
+
+def _grouped(results: Sequence[dict[str, Any]]) -> list[Group]:
     grouped: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         settings = {name: value for name, value in result["config"].items() if name not in ("seed", "evaluation")}
@@ -80,11 +88,12 @@ def read_sides(
       DataError: as `read_groups` does.
       ConfigError: if a side has runs of several kinds, or both have the same.
     """
-    for side in (first, second):
-        if len(groups := read_groups(side, weights, file)) > 1:
+    results = _read_alike([*first, *second], weights, file)
+    for side in (results[: len(first)], results[len(first) :]):
+        if len(groups := _grouped(side)) > 1:
             names = "; ".join(group.name for group in groups)
             raise ConfigError(f"Each side is to be runs of one kind; one has {names}.")
-    groups = read_groups([*first, *second], weights, file)
+    groups = _grouped(results)
     if len(groups) == 1:
         raise ConfigError(f"Both sides are runs of {groups[0].name}; give two kinds.")
     return groups

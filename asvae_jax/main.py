@@ -86,8 +86,9 @@ def _run() -> None:
         print(table(result))
         print(f"wrote {path}")
         if _MODE.value == "train":
-            sheets = [sheet_path(run, weights) for weights in WEIGHTS]
-            print("\n".join(f"wrote {path}" for path in sheets if path.exists()))
+            for picture in (sheet_path(run, weights) for weights in WEIGHTS):
+                if picture.exists():
+                    print(f"wrote {picture}")
 
 
 def _stop_if(stop: distributed.StopRequest) -> None:

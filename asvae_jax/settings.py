@@ -255,6 +255,9 @@ METHOD_SETTINGS: dict[str, type] = {
 TOY_LIMITS = {"8gaussians": 2.0, "2spirals": 4.0, "checkerboard": 4.0, "rings": 4.0, "25gaussians": 8.0}
 """The toys and the half-width of the square that they are evaluated on."""
 
+SEED_LIMIT = 2**32
+"""Above all seeds: what JAX and NumPy both take."""
+
 TOY_BLOCKS = 20
 """Into so many a toy's samples are split for the intervals of its figures."""
 

@@ -27,6 +27,7 @@ from asvae_jax.distributed import is_main_process, over_batch, replicated, to_gl
 from asvae_jax.errors import CheckpointError, ConfigError, Preempted, StorageError
 from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
+from asvae_jax.files import write_whole
 from asvae_jax.progress import Profiling, Progress
 from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
 from asvae_jax.settings import Config, ImageData, ImageEvaluation, ToyEvaluation
@@ -323,7 +324,7 @@ def _describe(config: Config, workdir: Path, state: TrainState, mesh: Mesh) -> N
     _log.info("%s %s on %d x %s", config.data.name, config.method.name, mesh.size, mesh.devices.flat[0].device_kind)
     _log.info("Going on from step %d of %d" if step else "Starting at step %d of %d", step, total)
     if is_main_process():
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        write_whole(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def _make_writers(config: Config, workdir: Path, first_step: int) -> Writers:

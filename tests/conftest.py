@@ -14,6 +14,9 @@ os.environ["NPROC"] = "16"
 import jax
 import pytest
 
+# Fixtures of the image tables and figures.
+pytest_plugins = ["image_cells"]
+
 # Each worker of pytest-xdist has a folder of its own: jax does not write cache entries atomically.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla" / os.environ.get("PYTEST_XDIST_WORKER", "main")
 _CACHE.mkdir(parents=True, exist_ok=True)

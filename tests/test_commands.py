@@ -91,7 +91,7 @@ def test_reconstructions_stand_below_real_test_images(image_run, tmp_path, capsy
     np.testing.assert_allclose(pairs["reconstructions"], expected, atol=1e-6)
 
 
-def test_reconstructions_of_a_toy_stand_beside_the_real_points(toy_run, tmp_path, capsys, monkeypatch):
+def test_reconstructions_of_a_toy_stand_beside_the_real_points(toy_run, capsys, monkeypatch):
     drawn = {}
     draw = figures.points_sheet
     monkeypatch.setattr(figures, "points_sheet", lambda panels, *rest: drawn.update(panels) or draw(panels, *rest))
@@ -210,10 +210,15 @@ def test_more_images_than_there_are_are_refused(name, n, image_run, capsys):
 
 WRONG = [
     [], ["sample"], ["no-such-command"], ["sample", "run", "--n", "0"], ["reconstruct", "run", "--seed", "-1"],
-    ["sample", "run", "--seed", "4294967296"], ["benchmark-features", "--shape", "32x32"],
-    ["benchmark-features", "--shape", "32x32x4"], ["benchmark-features", "--shape", "32x0x3"],
+    ["sample", "run", "--seed", "4294967296"], ["benchmark-features", "--shape", "32xx3"],
     ["table", "1", "--seeds", "0", "x"],
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", ["32x32", "32x32x4", "32x0x3"])
+def test_features_of_no_images_are_not_timed(shape, capsys):
+    said = refusal(capsys, "benchmark-features", "--features", "digits", "--shape", shape)
+    assert "shape must be (height, width, 1 or 3 channels)" in said
 
 
 @pytest.mark.parametrize("argv", WRONG, ids=" ".join)

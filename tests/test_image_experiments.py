@@ -1,4 +1,4 @@
-"""The paper's tables and figures of images: cells trained once and read ever after, and what a page says of them."""
+"""The paper's tables of images: cells trained once and read ever after, and what a page says of them."""
 
 import csv
 import json
@@ -8,87 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
-from PIL import Image
-from training_runs import DATA_DIR, ROOT, records
+from image_cells import METHODS, made_up, options, row, stored, times
+from training_runs import ROOT
 
 from asvae_jax.config import load_file, resolve
 from asvae_jax.errors import NotFiniteError
-from asvae_jax.experiments import image_figures, image_runs
-from asvae_jax.experiments.image_figures import course_of, course_panels, interpolate
+from asvae_jax.experiments import image_runs
 from asvae_jax.experiments.image_runs import Cell, ImageRuns, make_request, title, training_seconds
-from asvae_jax.run import load_run, reconstruct
 
-METHODS = ("vae", "sintrovae")
-# The sets' own, but tiny, and for the four devices of the tests.
-CONFIG = """
-from asvae_jax.config import load_file
-
-def get_config(variant=""):
-    config = load_file(f"{root}/configs/{name}.py:{{variant}},tiny")
-    config.evaluation.batch_size = 52
-    return config
-"""
-
-
-@pytest.fixture(autouse=True)
-def prepared(monkeypatch):
-    """The tests' data, and no weights of Inception."""
-    monkeypatch.setenv("TFDS_DATA_DIR", DATA_DIR)
-    monkeypatch.delenv("ASVAE_JAX_INCEPTION", raising=False)
-
-
-@pytest.fixture(scope="module")
-def configs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("configs")
-    for name in ("digits", "mnist", "photos32"):
-        (folder / f"{name}.py").write_text(CONFIG.format(root=ROOT, name=name))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def workdir(configs, tmp_path_factory):
-    """Two seeds of two methods on digits, 4 steps each."""
-    folder = tmp_path_factory.mktemp("runs")
-    request = make_request(
-        sets=["digits"], methods=METHODS, seeds=[0, 1], steps=None, configs=configs, workdir=folder, runs=[],
-        default_sets=(), default_methods=(), default_seeds=(),
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", DATA_DIR)
-        assert len(list(ImageRuns(request).complete())) == 4
-    return folder
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    """A cell that would be trained is an error."""
-
-    def refuse(config, folder):
-        raise AssertionError(f"{folder} is trained")
-
-    monkeypatch.setattr(image_runs, "train", refuse)
-
-
-def options(configs: Path, workdir: Path, out: Path, methods=METHODS) -> list:
-    """A command's that asks for the cells of `workdir`."""
-    return [
-        "--sets", "digits", "--methods", *methods, "--seeds", 0, 1, "--configs", configs, "--workdir", workdir,
-        "--out", out,
-    ]  # fmt: skip
-
-
-def stored(workdir: Path, method: str, seed: int) -> dict:
-    return json.loads((workdir / "digits" / f"{method}-t4-s{seed}" / "evaluation.json").read_text())
-
-
-def times(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
-def row(page: str, name: str) -> list[str]:
-    """The cells of the first row of a page that begins with `name`."""
-    line = next(line for line in page.splitlines() if line.startswith(f"| {name} |"))
-    return line.strip("| ").split(" | ")[1:]
+pytestmark = pytest.mark.usefixtures("prepared")
 
 
 def test_cells_are_the_evaluations_of_their_runs(configs, workdir, no_training, tmp_path, capsys):
@@ -149,8 +77,8 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
     assert stored(tmp_path / "runs", "vae", 0) == whole
 
     # Evaluated by hand, for some of its measures, for one set of weights, by fewer images.
-    for options in by_hand:
-        command(capsys, "evaluate", folder, *options)
+    for words in by_hand:
+        command(capsys, "evaluate", folder, *words)
         assert stored(tmp_path / "runs", "vae", 0) != whole
         command(capsys, "table", 3, *arguments)
         assert stored(tmp_path / "runs", "vae", 0) == whole
@@ -166,7 +94,7 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
 def test_steps_stretch_what_happens_on_the_way(tmp_path):
     request = make_request(
         sets=["digits"], methods=["vae"], seeds=[7], steps=400, configs=ROOT / "configs", workdir=tmp_path, runs=[],
-        default_sets=(), default_methods=(), default_seeds=(),
+        default_sets=(), default_methods=(), default_seeds=(), needs_encoder=False,
     )  # fmt: skip
     [cell] = ImageRuns(request)._cells()
     config, usual = request.config(cell), resolve(load_file(f"{ROOT}/configs/digits.py:vae"))
@@ -188,7 +116,7 @@ def test_missing_sets_are_named_with_what_mends_them(configs, workdir, no_traini
 def test_inception_measures_the_papers_sets_where_its_weights_are(configs, tmp_path, monkeypatch):
     request = make_request(
         sets=["mnist", "digits"], methods=["vae"], seeds=[0], steps=None, configs=configs, workdir=tmp_path, runs=[],
-        default_sets=(), default_methods=(), default_seeds=(),
+        default_sets=(), default_methods=(), default_seeds=(), needs_encoder=False,
     )  # fmt: skip
     mnist, digits = (image_runs.Cell(data, "vae", 0) for data in request.sets)
     assert request.config(mnist).evaluation.features == "digits"
@@ -273,9 +201,9 @@ def test_mistakes_are_refused_in_a_line(configs, workdir, no_training, tmp_path,
     assert "--configs" in refusal(capsys, "table", 3, "--runs", run, "--configs", tmp_path, "--out", tmp_path)
     twice = ["--sets", "digits", "--methods", "asintrovae", "vae", "asintrovae,paper", *common]
     assert "asintrovae and asintrovae,paper are the same" in refusal(capsys, "table", 3, *twice)
-    for number in (5, 6):
+    for made in (("table", 3), ("figure", 5), ("figure", 6)):
         critic = ["--sets", "digits", "--methods", "vae", "wgan_gp", *common]
-        assert "wgan_gp has no encoder" in refusal(capsys, "figure", number, *critic)
+        assert "wgan_gp has no encoder" in refusal(capsys, *made, *critic)
     # The same folder, but of another learning rate.
     elsewhere = tmp_path / "configs"
     elsewhere.mkdir()
@@ -283,31 +211,6 @@ def test_mistakes_are_refused_in_a_line(configs, workdir, no_training, tmp_path,
     (elsewhere / "digits.py").write_text(text)
     said = refusal(capsys, "table", 3, *options(elsewhere, workdir, tmp_path, ["vae"]))
     assert "optimizer.learning_rate 0.001 -> 0.5" in said and "--workdir" in said
-
-
-def made_up(folder: Path, data: str, words: str, seed: int, figures: dict[str, float], **training) -> Path:
-    """A finished run's folder, as far as a table reads it."""
-    config = load_file(f"{ROOT}/configs/{data}.py:{words}")
-    config.seed = seed
-    config.training.update(training)
-    settings = json.loads(json.dumps(resolve(config).to_dict()))
-    features = "digits" if any("digits" in name for name in figures) else "inception"
-    generation = {"n_generated": 50_000, "n_reference": 60_000, "features": features, "network_sha256": "a" * 64}
-    result = {
-        "step": config.training.steps,
-        "config": settings,
-        "protocol": {"versions": {"jax": "1"}, "commit": "c" * 40, "device": "cpu", "generation": generation},
-        "raw": figures,
-        "ema": figures,
-        "intervals": {"raw": {}, "ema": {}},
-    }
-    run = folder / f"{data}-{words}-{seed}".replace(",", "-")
-    run.mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps(settings))
-    (run / "evaluation.json").write_text(json.dumps(result))
-    log = [{"step": 0, "config": settings}, {"step": config.training.steps, "images_per_second": 100.0}]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    return run
 
 
 def test_papers_figures_stand_beside_ours_on_its_sets_alone(tmp_path, capsys):
@@ -352,59 +255,11 @@ def test_words_around_a_table_stay(configs, workdir, tmp_path, capsys):
     assert page.read_text().endswith("What we make of it.\n") and "S-IntroVAE" in page.read_text()
 
 
-@pytest.mark.parametrize(("number", "rows"), [(4, 1 + 2), (5, 1 + 2), (6, 2)])
-def test_pictures_have_a_row_for_each_method(number, rows, configs, workdir, no_training, tmp_path, capsys):
-    said = command(capsys, "figure", number, *options(configs, workdir, tmp_path))
-    assert said.endswith(f"wrote {tmp_path / f'figure{number}-digits.png'}\n")
-    with Image.open(tmp_path / f"figure{number}-digits.png") as picture:
-        # A row is 64 pixels high and 6 apart, below 32 of title; 12 images stand in it.
-        assert picture.height == 32 + rows * 70 and picture.width > 12 * 67
-
-
-def test_interpolation_goes_from_one_reconstruction_to_the_other(workdir):
-    run = load_run(workdir / "digits" / "vae-t4-s0")
-    images = np.random.default_rng(0).random((2, 8, 8, 1)).astype(np.float32)
-    walk = interpolate(run, *images, steps=5)
-    assert walk.shape == (5, 8, 8, 1)
-    np.testing.assert_allclose(walk[[0, -1]], reconstruct(run, images), atol=1e-6)
-    assert not np.allclose(walk[2], walk[0]) and not np.allclose(walk[2], walk[-1])
-
-
-def test_figure7_shows_what_runs_logged(configs, workdir, no_training, tmp_path, capsys, monkeypatch):
-    drawn = {}
-    draw = image_figures.courses_sheet
-    monkeypatch.setattr(
-        image_figures, "courses_sheet", lambda panels, **words: drawn.update(panels) or draw(panels, **words)
-    )
-    command(capsys, "figure", 7, *options(configs, workdir, tmp_path))
-    folders = [workdir / "digits" / f"sintrovae-t4-s{seed}" for seed in (0, 1)]
-    x, values = drawn["KL of generated images, nats"]["S-IntroVAE"]
-    np.testing.assert_array_equal(x, [32, 64])
-    expected = [[record["kl_fake"] for record in records(folder) if "kl_fake" in record] for folder in folders]
-    np.testing.assert_array_equal(values, expected)
-    # What is measured on the way is there, too, and a method has no panel of what it does not log.
-    assert {
-        "squared error of a training image",
-        "PSNR of test images, dB",
-        "fid_digits_n100 of generated images",
-    } <= set(drawn)
-    assert set(drawn["fid_digits_n100 of generated images"]) == {"VAE", "S-IntroVAE"}
-    with Image.open(tmp_path / "figure7-digits.png") as picture:
-        assert min(picture.size) > 500
-
-
-def test_figure7_of_methods_that_log_nothing_of_it_is_missing(tmp_path, capsys):
-    critic = made_up(tmp_path, "digits", "wgan_gp", 0, {"fid_digits": 1.0})
-    arguments = ["--methods", "wgan_gp", "--configs", ROOT / "configs", "--out", tmp_path]
-    said = command(capsys, "figure", 7, "--runs", critic, *arguments)
-    assert said == "missing: digits: these methods log nothing that this figure shows\n"
-
-
-def test_table_without_fid_says_so_though_its_runs_are_there(configs, tmp_path, no_training, monkeypatch, capsys):
+def test_table_without_fid_says_so_though_its_runs_are_there(tmp_path, no_training, capsys):
     run = made_up(tmp_path, "cifar10", "vae", 0, {"psnr": 20.0})
     request = make_request(
         sets=["cifar10"], methods=["vae"], seeds=[0], steps=None, configs=ROOT / "configs", workdir=tmp_path / "runs",
-        runs=[], default_sets=(), default_methods=(), default_seeds=(),
+        runs=[], default_sets=(), default_methods=(), default_seeds=(), needs_encoder=False,
     )  # fmt: skip
     result = json.loads((run / "evaluation.json").read_text())
     result["config"] = json.loads(json.dumps(request.config(Cell("cifar10", "vae", 0)).to_dict()))
@@ -418,28 +273,6 @@ def test_table_without_fid_says_so_though_its_runs_are_there(configs, tmp_path, 
         (folder / "evaluation.json").write_text(json.dumps(result))
         page = command(capsys, "table", 2, *arguments)
         assert ("- cifar10: FID needs Inception's weights" in page) is missing
-
-
-def test_course_is_of_the_steps_that_all_runs_logged_and_of_the_exact_name():
-    header = {"step": 0, "config": {"data": {"batch_size": 10}}}
-    one = [header, *({"step": step, "kl": 1.0 * step, "kl_fake": -1.0} for step in (2, 4, 6))]
-    other = [header, *({"step": step, "kl": 10.0 * step} for step in (4, 6, 8))]
-    x, values = course_of([one, other], "kl")
-    np.testing.assert_array_equal(x, [40, 60])
-    np.testing.assert_array_equal(values, [[4, 6], [40, 60]])
-    assert course_of([one, other], "kl_fake") is None and course_of([one], "psnr") is None
-
-
-def test_panels_are_those_of_what_was_logged(tmp_path):
-    run = made_up(tmp_path, "digits", "introvae", 0, {"psnr": 1.0})
-    (run / "metrics.jsonl").write_text(
-        json.dumps({"step": 0, "config": {"data": {"batch_size": 10}}})
-        + "\n"
-        + json.dumps({"step": 5, "err_real": 2.0})
-    )
-    panels = course_panels({"introvae": [run]})
-    assert list(panels) == ["squared error of a training image"]
-    assert panels["squared error of a training image"]["IntroVAE"].values.tolist() == [[2.0]]
 
 
 @pytest.mark.parametrize(

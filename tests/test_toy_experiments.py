@@ -16,10 +16,9 @@ from toy_runs import toy_inputs
 from training_runs import toy
 
 from asvae_jax import presets, sweep
-from asvae_jax.errors import EXIT_PREEMPTED, DataError, StorageError
+from asvae_jax.errors import EXIT_PREEMPTED, DataError
 from asvae_jax.evaluation import evaluate, toy_figures
 from asvae_jax.experiments import ablations, gradients, table1
-from asvae_jax.experiments.report import write_csv, write_section
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
 from asvae_jax.figures import points_grid
 from asvae_jax.gaussians import kl_to_standard_normal
@@ -275,37 +274,6 @@ def test_damaged_points_are_gone_points(table, tmp_path):
     assert read_samples(cell, BUDGET, results, samples / "samples").shape == (5_000, 2)
 
 
-def test_a_page_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
-    page = tmp_path / "page.md"
-    page.write_text("# Title\n\n<!-- part -->\nold\n<!-- end of part -->\n\nAfter.\n")
-    before = page.read_text()
-
-    def full(path, content):
-        # As far as a full disk takes it.
-        with path.open("wb") as file:
-            file.write(content[:10])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StorageError, match="No space left"):
-        write_section(page, "part", "new\n")
-    assert page.read_text() == before
-    monkeypatch.undo()
-    page.write_text("<!-- part -->\nold\n\nMy words.\n")
-    with pytest.raises(DataError, match="no <!-- end of part --> below"):
-        write_section(page, "part", "new\n")
-    assert "My words." in page.read_text()
-
-
-def test_words_around_a_section_stay(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("# Title\n\nBefore.\n")
-    write_section(page, "part", "old\n")
-    page.write_text(page.read_text() + "\nAfter.\n")
-    write_section(page, "part", "new\n")
-    assert page.read_text() == "# Title\n\nBefore.\n\n<!-- part -->\nnew\n<!-- end of part -->\n\nAfter.\n"
-
-
 def test_configs_of_toys_and_the_table_agree():
     config = Cell("8gaussians", OWN_BETAS, "vae", (), 0).config(BUDGET)
     assert config.method == toy("vae,tiny").method
@@ -375,15 +343,6 @@ def test_gradient_norms_are_those_of_the_decoder_phase():
 
     expected = optax.tree.norm(jax.grad(kl_fake)(state.params["decoder"]))
     assert measured["KL of fake"].tolist() == pytest.approx([float(expected)], rel=1e-4)
-
-
-def test_a_csv_has_room_for_what_only_some_rows_have(tmp_path):
-    write_csv(tmp_path / "rows.csv", [{"seeds": 1, "median": 2.0}, {"seeds": 2, "median": 3.0, "low": 1.5}])
-    with (tmp_path / "rows.csv").open() as file:
-        assert list(csv.DictReader(file)) == [
-            {"seeds": "1", "median": "2.0", "low": ""},
-            {"seeds": "2", "median": "3.0", "low": "1.5"},
-        ]
 
 
 def test_points_stand_below_the_names_of_their_columns():

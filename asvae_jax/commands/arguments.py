@@ -8,7 +8,7 @@ from typing import Literal
 from asvae_jax.config import check_word, resolve_data
 from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run, load_run
-from asvae_jax.settings import IMAGE_SETS, ImageData
+from asvae_jax.settings import IMAGE_SETS, SEED_LIMIT, ImageData
 
 
 def add_run_arguments(command: argparse.ArgumentParser, *, reads_data: bool = True) -> None:
@@ -63,11 +63,11 @@ def checked_out(path: Path, *suffixes: str) -> Path:
 
 
 def shape(text: str) -> tuple[int, ...]:
-    """An argument like 128x128x3: height, width, 1 or 3 channels."""
-    sides = text.split("x")
-    if len(sides) != 3 or not all(side.isdecimal() and int(side) for side in sides) or sides[2] not in ("1", "3"):
-        raise argparse.ArgumentTypeError(f"must look like 128x128x3, with 1 or 3 channels, got {text}")
-    return tuple(map(int, sides))
+    """An argument like 128x128x3."""
+    try:
+        return tuple(int(side) for side in text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like 128x128x3, got {text}") from None
 
 
 def count(text: str) -> int:
@@ -80,8 +80,8 @@ def count(text: str) -> int:
 
 def seed(text: str) -> int:
     """An argument that starts a random generator."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**32 - 1, got {text}")
+    if not text.isdecimal() or int(text) >= SEED_LIMIT:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {SEED_LIMIT - 1}, got {text}")
     return int(text)
 
 

@@ -2,11 +2,18 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asvae_jax.commands.arguments import Once, count, seed
 from asvae_jax.experiments.report import OUT
 from asvae_jax.settings import IMAGE_SETS
 from asvae_jax.terminal import keep_compiled_programs
+
+if TYPE_CHECKING:
+    # At run time each command imports what it needs.
+    from asvae_jax.experiments.image_figures import Figure
+    from asvae_jax.experiments.image_runs import Request
+    from asvae_jax.experiments.image_tables import Table
 
 _TABLES = {
     2: "Generated images: FID, KID, precision, recall, coverage of all methods (Table 2).",
@@ -61,7 +68,7 @@ def _table(arguments: argparse.Namespace) -> None:
 
     keep_compiled_programs()
     table = image_tables.TABLES[arguments.number]
-    request = _request(arguments, table.sets, table.methods, SEEDS)
+    request = _request(arguments, table, SEEDS)
     print(image_tables.make(arguments.number, request, arguments.out), end="")
     print(f"wrote table{arguments.number}.md, .csv and .json in {arguments.out}")
 
@@ -71,12 +78,12 @@ def _figure(arguments: argparse.Namespace) -> None:
 
     keep_compiled_programs()
     figure = image_figures.FIGURES[arguments.number]
-    request = _request(arguments, figure.sets, figure.methods, figure.seeds)
+    request = _request(arguments, figure, figure.seeds)
     for path in image_figures.make(arguments.number, request, arguments.out):
         print(f"wrote {path}")
 
 
-def _request(arguments: argparse.Namespace, sets: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ...]):
+def _request(arguments: argparse.Namespace, made: "Table | Figure", seeds: tuple[int, ...]) -> "Request":
     from asvae_jax.experiments.image_runs import make_request
 
     return make_request(
@@ -87,7 +94,8 @@ def _request(arguments: argparse.Namespace, sets: tuple[str, ...], methods: tupl
         configs=arguments.configs,
         workdir=arguments.workdir,
         runs=arguments.runs,
-        default_sets=sets,
-        default_methods=methods,
+        default_sets=made.sets,
+        default_methods=made.methods,
         default_seeds=seeds,
+        needs_encoder=made.needs_encoder,
     )

@@ -113,14 +113,14 @@ def _encode(arguments: argparse.Namespace) -> None:
     print(f"wrote {path}: mean and logvar {mean.shape}")
 
 
-def _chosen_examples(run: Run, n: int, of_seed: int, or_fewer: bool = False) -> np.ndarray:
+def _chosen_examples(run: Run, n: int, seed: int, or_fewer: bool = False) -> np.ndarray:
     """`n` test images (or toy points) chosen by seed, or all if there are fewer."""
     from asvae_jax.examples import Examples
 
     examples = Examples(run.config)
     if n > len(examples) and not or_fewer:
         raise ConfigError(f"{run.config.data.name} has {len(examples)} test examples, {n} were asked for; lower --n.")
-    return examples.rows(np.random.default_rng(of_seed).permutation(len(examples))[:n])
+    return examples.rows(np.random.default_rng(seed).permutation(len(examples))[:n])
 
 
 def _write_images(arguments: argparse.Namespace, run: Run, named: dict[str, np.ndarray], columns: int) -> None:
@@ -133,7 +133,7 @@ def _write_images(arguments: argparse.Namespace, run: Run, named: dict[str, np.n
         np.savez(path, **named)  # type: ignore[arg-type]
     elif run.config.is_toy:
         toy = run.config.data.name
-        panels = {name.replace("images", "points"): points for name, points in named.items()}
+        panels = {"points" if name == "images" else name: points for name, points in named.items()}
         points_sheet(panels, TOY_LIMITS[toy], f"{toy}, {run.config.method.name}").save(path)
     else:
         image_grid(np.concatenate(list(named.values())), columns).save(path)

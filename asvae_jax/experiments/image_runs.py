@@ -114,6 +114,7 @@ def make_request(
     default_sets: Sequence[str],
     default_methods: Sequence[str],
     default_seeds: Sequence[int],
+    needs_encoder: bool,
 ) -> Request:
     """A request with what is left open filled in: by what the runs that are given have, else by the defaults.
 
@@ -121,7 +122,7 @@ def make_request(
 
     Raises:
       DataError: if a folder is no run on images, or two runs stand for one cell.
-      ConfigError: if two of `methods` are one.
+      ConfigError: if two of `methods` are one, or one has no encoder where `needs_encoder`.
     """
     given: dict[Cell, Path] = {}
     given_steps = set()
@@ -142,7 +143,7 @@ def make_request(
         given=given,
         train=bool(sets) or not given,
     )
-    _check_methods(request)
+    _check_methods(request, needs_encoder)
     if steps is None and len(given_steps) == 1:
         # Only worth a word where it is not the config's own.
         usual = {request.config(cell).training.steps for cell in given}
@@ -158,7 +159,8 @@ class ImageRuns:
         self.request = request
         self.missing: dict[str, str] = {}
         """What could not be had, a set or a cell, and what mends it."""
-        self._trainable = [data for data in request.sets if self._is_trainable(data, by_features)]
+        self._by_features = by_features
+        self._trainable = [data for data in request.sets if self._is_trainable(data)]
 
     def complete(self) -> Iterator[Cell]:
         """Trains and evaluates what is missing, as far as that can be done, and names each cell that it has dealt with.
@@ -217,22 +219,18 @@ class ImageRuns:
         request = self.request
         return [Cell(d, m, s) for d in request.sets for s in request.seeds for m in request.methods]
 
-    def _is_trainable(self, data: str, by_features: bool) -> bool:
+    def _is_trainable(self, data: str) -> bool:
         request = self.request
         cells = [cell for cell in self._cells() if cell.data == data and cell not in request.given]
-        if not request.train or not cells:
+        if not request.train or all(self._is_finished(cell) for cell in cells):
             return False
         config = request.config(cells[0])
         assert isinstance(config.data, ImageData)
-        unfinished = [cell for cell in cells if not self._is_finished(cell)]
-        lacks_fid = unfinished or not all(_has_fid(self._evaluation(cell)) for cell in cells)
-        if by_features and lacks_fid and "fid" not in config.evaluation.measures:  # type: ignore[union-attr]
+        if self._by_features and "fid" not in config.evaluation.measures:  # type: ignore[union-attr]
             self.missing[data] = (
                 f"FID needs Inception's weights; `docs/evaluation.md` says where they come from, {INCEPTION_FILE} "
                 "where they lie"
             )
-            return False
-        if not unfinished:
             return False
         try:
             open_prepared(config.data)
@@ -242,30 +240,28 @@ class ImageRuns:
             return False
         return True
 
-    def _evaluation(self, cell: Cell) -> dict[str, Any] | None:
-        """What `evaluate` kept of a cell, whatever it was asked for."""
-        file = self.request.folder(cell) / EVALUATION_FILE
+    def _is_finished(self, cell: Cell) -> bool:
+        folder = self.request.folder(cell)
+        file = folder / EVALUATION_FILE
         if not file.is_file():
-            return None
+            return False
         try:
-            return json.loads(file.read_text())
+            result = json.loads(file.read_text())
         except ValueError as error:
             raise DataError(f"{file} cannot be read ({error}); remove it and the run is evaluated anew.") from error
-
-    def _is_finished(self, cell: Cell) -> bool:
-        result = self._evaluation(cell)
         # A run may have been evaluated by hand, and for one set of weights only.
-        if result is None or WEIGHTS not in result:
+        if WEIGHTS not in result:
             return False
         if cell in self.request.given:
             # It may have gone on since.
-            return result["step"] >= _steps(self.request.given[cell])
+            return result["step"] >= _steps(folder)
         config, stored = self.request.config(cell), resolve(of_this_version(result["config"]))
         if changed := differences(stored, config):
             raise ConfigError(
-                f"{self.request.folder(cell)} holds a run with other settings ({'; '.join(changed)}); choose a new "
-                "--workdir."
+                f"{folder} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
             )
+        if self._by_features and not any(name.startswith("fid") for name in result[WEIGHTS]):
+            return False
         return result["step"] >= config.training.steps and _is_measured(config, result)
 
     def _evaluate(self, cell: Cell) -> None:
@@ -295,10 +291,6 @@ def _is_measured(config: Config, result: dict[str, Any]) -> bool:
         return True
     generation = result["protocol"]["generation"]
     return (generation["features"], generation["n_generated"]) == (wanted.features, wanted.samples)
-
-
-def _has_fid(result: dict[str, Any] | None) -> bool:
-    return result is not None and any(name.startswith("fid") for name in result[WEIGHTS])
 
 
 def title(method: str) -> str:
@@ -334,8 +326,11 @@ def training_seconds(folder: Path) -> float:
     return seconds
 
 
-def _check_methods(request: Request) -> None:
-    """Raises a ConfigError if two methods that are to be trained have the same settings."""
+def _check_methods(request: Request, needs_encoder: bool) -> None:
+    """Raises a ConfigError if a method has nothing to show, or if two that are to be trained have the same settings."""
+    for method in request.methods:
+        if needs_encoder and method.partition(",")[0] == "wgan_gp":
+            raise ConfigError(f"This is made by way of codes, and {method} has no encoder; leave it out.")
     if not request.train:
         return
     known: dict[Config, str] = {}

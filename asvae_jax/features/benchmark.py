@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asvae_jax.checks import check_shape
 from asvae_jax.config import check_word
 from asvae_jax.distributed import local_mesh, over_batch, replicated
 from asvae_jax.features.inception import SIDE, Inception
@@ -32,7 +33,11 @@ def benchmark(
     Returns:
       Images a second through the network alone and with all sums, seconds of one Frechet distance, the highest resident
       memory of the process after either number of images, and the device's own figure where it has one.
+
+    Raises:
+      ConfigError: if no image has this shape.
     """
+    check_shape(shape, "shape")
     network = _open(features, features_file)
     random = np.random.default_rng(0)
     batch = random.integers(256, size=(batch_size, *shape), dtype=np.uint8)
