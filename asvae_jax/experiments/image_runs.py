@@ -155,7 +155,7 @@ class ImageRuns:
     """The cells of a request: `complete` trains and evaluates what is missing, the others tell what there is."""
 
     def __init__(self, request: Request, *, by_features: bool = False):
-        """`by_features` says that a set without FID is not worth training on."""
+        """`by_features` says that a set without FID is not worth training on, nor a run of it finished."""
         self.request = request
         self.missing: dict[str, str] = {}
         """What could not be had, a set or a cell, and what mends it."""
