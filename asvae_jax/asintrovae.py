@@ -40,7 +40,8 @@ def asintrovae(config: Config) -> Method:
         kl_real, kl_rec, kl_fake = map(kl_to_standard_normal, (s.q_real, s.q_rec, s.q_fake))
         c, weight = _kl_and_distance_weights(setting, step, steps)
         late = _late(setting, step, steps)
-        alpha = setting.alpha * (1 + (setting.late_alpha_factor - 1) * late)
+        alpha = setting.alpha * _late_factor(setting.late_alpha_factor, late)
+        w_enc = setting.w_enc * _late_factor(setting.late_w_enc_factor, late)
         found = _distances(
             setting, _partner(setting, s), s.q_fake, setting.over_pairs_encoder, setting.over_dims_encoder
         )
@@ -48,7 +49,7 @@ def asintrovae(config: Config) -> Method:
         objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
         loss, terms = objective(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
-            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=setting.w_enc, alpha=alpha,
+            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=w_enc, alpha=alpha,
         )  # fmt: skip
         if setting.slope_weight:
             # The directions need only be independent of the real images, as the fake stream's noise is.
@@ -56,7 +57,7 @@ def asintrovae(config: Config) -> Method:
                 setting, lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake, step, steps
             )
             loss += terms["slope"]
-        in_exponent = 0.0 if outside else weight * setting.w_enc * d
+        in_exponent = 0.0 if outside else weight * w_enc * d
         health = {
             **stream_health(config, s),
             **saturation(setting, s.err_fake, c * kl_fake + in_exponent, alpha),
@@ -140,6 +141,11 @@ def _late(setting: AsIntroVae, step: jax.Array, steps: int) -> jax.Array:
     them, are of interest."""
     begins = setting.late_from * steps
     return jnp.clip(step / begins - 1, 0, 1) if begins else jnp.ones(())
+
+
+def _late_factor(factor: float, late: jax.Array) -> jax.Array:
+    """1 before the late game, `factor` once it is all there."""
+    return 1 + (factor - 1) * late
 
 
 def _in_sum(found: list[jax.Array], late: jax.Array) -> jax.Array:

@@ -143,14 +143,21 @@ def check(config: Config) -> None:
             f"method.late_alpha_factor={method.late_alpha_factor} multiplies method.alpha; must be positive.",
         )
         _require(
-            bool(method.late_from) or method.late_alpha_factor == 1,
-            f"method.late_alpha_factor={method.late_alpha_factor} belongs to a late game; set it to 1, or "
-            "method.late_from to when it begins.",
+            method.late_w_enc_factor == 1 or method.w_enc > 0,
+            f"method.late_w_enc_factor={method.late_w_enc_factor} has nothing to multiply if w_enc=0; set it to 1.",
         )
+        for factor in ("late_alpha_factor", "late_w_enc_factor"):
+            value = getattr(method, factor)
+            _require(
+                bool(method.late_from) or value == 1,
+                f"method.{factor}={value} belongs to a late game; set it to 1, or method.late_from to when it begins.",
+            )
         _require(
-            not method.late_from or bool(method.means_bandwidths) or method.late_alpha_factor != 1,
+            not method.late_from
+            or bool(method.means_bandwidths)
+            or not method.late_alpha_factor == method.late_w_enc_factor == 1,
             f"method.late_from={method.late_from} begins a late game in which nothing changes; set it to 0, or give "
-            "method.means_bandwidths or another method.late_alpha_factor than 1.",
+            "method.means_bandwidths or another method.late_alpha_factor or late_w_enc_factor than 1.",
         )
         _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,

@@ -214,7 +214,7 @@ def asintrovae_encoder_loss(
     b_kl: float,
     b_neg: float,
     scale: float,
-    w_enc: float,
+    w_enc: float | jax.Array,
     alpha: float | jax.Array = 2.0,
 ) -> Loss:
     """AS-IntroVAE's encoder (arXiv 2206.13903, Eqs. 6 and 9): S-IntroVAE's, with c * KL + (1 - c) * w_enc * D within
@@ -288,7 +288,7 @@ def asintrovae_outside_encoder_loss(
     b_kl: float,
     b_neg: float,
     scale: float,
-    w_enc: float,
+    w_enc: float | jax.Array,
     alpha: float | jax.Array = 2.0,
 ) -> Loss:
     """`asintrovae_encoder_loss` with D outside the exponential, a term of its own (arXiv 2206.13903, Eqs. 5 and 6

@@ -39,8 +39,9 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0, w_dec_growth=1.0)
 _DISTANCE = dict(
-    kernel="per_dim", bandwidth=0.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0, statistic="V",
-    root_distance=False, squash_distance=True, balance_pulls=False, slope_weight=0.0, slope_until=0.0,
+    kernel="per_dim", bandwidth=0.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
+    late_w_enc_factor=1.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
+    slope_weight=0.0, slope_until=0.0,
 )  # fmt: skip
 _MEANS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
@@ -133,13 +134,14 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
     # encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does the encoder
     # tell a sample between modes from a real point. One that lasts from the start loses modes. Where modes lie apart
-    # the encoder's weight of D follows that of its KL: a greater one leaves strays between them, with a smaller one the
-    # game may break down.
+    # the encoder's weight of D follows that of its KL, and falls: a greater one to the end leaves strays between them,
+    # a smaller one from the start loses modes, or the game breaks down.
     apart = mode_centres(name) is not None
     recommended = _Recommended(
         method=dict(
-            w_enc=10 * betas.b_kl / 3 if apart else 2.5, w_dec=3.0, balance_pulls=True,
-            means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25, slope_weight=1e-3, slope_until=0.5,
+            w_enc=5 * betas.b_kl if apart else 2.5, w_dec=3.0, balance_pulls=True, slope_weight=1e-3, slope_until=0.5,
+            means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25,
+            late_w_enc_factor=2 / 3 if apart else 1.0,
         ),
         optimizer=dict(
             learning_rate=9e-4, fall_power=2.0, final_factor=0.01, encoder_factor=3.0, encoder_rise=0.5
@@ -207,7 +209,7 @@ def images(
     recommended = _Recommended(
         method=dict(
             w_enc=0.25, w_dec=1.0, balance_pulls=False, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
-            slope_weight=0.0, slope_until=0.0,
+            late_w_enc_factor=1.0, slope_weight=0.0, slope_until=0.0,
         ),
         optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
     )  # fmt: skip

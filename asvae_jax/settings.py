@@ -65,6 +65,7 @@ class AsIntroVae:
     means_bandwidths: tuple[float, ...]
     late_from: float
     late_alpha_factor: float
+    late_w_enc_factor: float
     statistic: Literal["V", "U"]
     root_distance: bool
     squash_distance: bool

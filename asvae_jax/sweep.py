@@ -16,7 +16,10 @@ from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run
 from asvae_jax.settings import Config
 
-SWEPT = ("b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "w_dec_growth", "alpha", "late_alpha_factor")
+SWEPT = (
+    "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "w_dec_growth", "alpha", "late_alpha_factor",
+    "late_w_enc_factor",
+)  # fmt: skip
 """Numbers of a method that may differ within one program. Words, shapes and all other sections may not."""
 
 # All members are at one step: a branch that depends on it alone is taken or left, not computed and thrown away.

@@ -221,6 +221,19 @@ def test_the_exponential_lasts_in_the_late_game(step, factor):
         assert late[name] == pytest.approx(float(expected[name]), rel=1e-5)
 
 
+@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (5, 1.0), (7, 0.7), (10, 0.25), (20, 0.25)])
+@pytest.mark.parametrize("where", ["loss", "exponent"])
+def test_the_encoder_weighs_the_distance_otherwise_in_the_late_game(where, step, factor):
+    # Of 20 steps, over 5 to 10 of which the encoder's weight falls; the decoder's stays.
+    config = partial(toy_config, "asintrovae", **{**MEANS, "distance_in": where})
+    late, of_decoder = readings(config(w_enc=3.0, late_from=0.25, late_w_enc_factor=0.25), step)
+    expected, as_ever = readings(config(w_enc=3.0 * factor), step)
+    for metrics, other in ((late, expected), (of_decoder, as_ever)):
+        assert metrics.keys() == other.keys()
+        for name, value in metrics.items():
+            assert value == pytest.approx(float(other[name]), rel=1e-5), name
+
+
 def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):
     config = partial(toy_config, "asintrovae", **MEANS, balance_pulls=True)
     state, images, noise = toy_inputs(config())

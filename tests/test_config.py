@@ -132,6 +132,7 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
         assert method.slope_weight > 0 == other.slope_weight
         assert method.means_bandwidths and not other.means_bandwidths
         assert method.alpha == other.alpha and method.late_alpha_factor < 1 == other.late_alpha_factor
+        assert method.late_w_enc_factor < 1 == other.late_w_enc_factor
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
     assert (
@@ -166,6 +167,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "means_bandwidths"),
         ("method", "late_from"),
         ("method", "late_alpha_factor"),
+        ("method", "late_w_enc_factor"),
         ("optimizer", "final_factor"),
         ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),

@@ -138,6 +138,17 @@ from asvae_jax.settings import IMAGE_SETS
             dict(method__late_alpha_factor=0.0, method__late_from=0.25),
             r"late_alpha_factor=0\.0 multiplies method\.alpha; must be positive",
         ),
+        ("asintrovae", dict(method__late_w_enc_factor=0.5), r"late_w_enc_factor=0\.5 belongs to a late game"),
+        (
+            "asintrovae",
+            dict(method__late_w_enc_factor=-0.5, method__late_from=0.25),
+            r"late_w_enc_factor must not be negative, got -0\.5",
+        ),
+        (
+            "asintrovae",
+            dict(method__late_w_enc_factor=0.5, method__late_from=0.25, method__w_enc=0.0),
+            r"late_w_enc_factor=0\.5 has nothing to multiply if w_enc=0; set it to 1",
+        ),
         (
             "asintrovae",
             dict(method__kl_schedule="constant"),

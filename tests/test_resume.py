@@ -35,7 +35,7 @@ def _complaints_come_within_the_test():
 
 SAME_ALL_ALONG = dict(
     optimizer__final_factor=1.0, optimizer__fall_power=1.0, optimizer__encoder_rise=0.0, method__late_from=0.0,
-    method__late_alpha_factor=1.0, method__slope_weight=0.0, method__slope_until=0.0,
+    method__late_alpha_factor=1.0, method__late_w_enc_factor=1.0, method__slope_weight=0.0, method__slope_until=0.0,
 )  # fmt: skip
 
 

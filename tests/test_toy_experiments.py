@@ -242,8 +242,8 @@ def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path
     [(base, name, changes) for base, by_name in ablations.ABLATIONS.items() for name, changes in by_name.items()],
 )
 def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
-    # Under C1 the encoder has the weight 1 of one of them as it is.
-    settings = ablations.Cell("8gaussians", "c2", base, tuple(changes.items()), 0)
+    # Under C2 the encoder's weight of D begins at the 2.5 of one of them as it is.
+    settings = ablations.Cell("8gaussians", "c3", base, ablations.under("c3", changes), 0)
     if "training.warmup_steps" in changes:
         # More than all the steps of a tiny run.
         assert settings.config(Budget(5_000, 32)).training.warmup_steps == changes["training.warmup_steps"]

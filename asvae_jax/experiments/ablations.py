@@ -13,20 +13,24 @@ from asvae_jax.run import Weights
 BASES = ("asintrovae,released", "asintrovae,recommended")
 
 Changes = Mapping[str, Any]
+"""Values by the settings' full names; one may be a function of the weights that its run is under (`presets.Betas`)."""
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
+_ONE_WEIGHT = {"method.late_w_enc_factor": 1.0}
+_SMALL_WEIGHT = {"method.w_enc": lambda betas: 10 * betas.b_kl / 3, **_ONE_WEIGHT}
+_GREATER_STAKE = {"method.w_enc": 2.5, **_ONE_WEIGHT}
 _NO_MEANS = {"method.means_bandwidths": ()}
-_NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, "method.late_from": 0.0}
+_NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, **_ONE_WEIGHT, "method.late_from": 0.0}
 _CONSTANT_D = {**_NOTHING_LATE, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
 _GROWING_PULL = {"method.w_dec_growth": 2.5}
-_GREATER_STAKE = {"method.w_enc": 2.5}
 _SHORTER_AVERAGE = {"ema.ramp_up": 0.02}
+_THIRD_KERNEL = {"method.means_bandwidths": (0.1, 0.0125, 0.0016)}
 # What was recommended before stands on these; pages call `_D_ALONE_LINEAR_FALL` `D alone`.
 _LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
 _BEFORE = {**_LINEAR_FALL, **_GREATER_STAKE, **_ONE_ALPHA}
-_D_ALONE = {**_NOTHING_LATE, **_GREATER_STAKE}
+_D_ALONE = {**_GREATER_STAKE, **_NOTHING_LATE}
 _D_ALONE_LINEAR_FALL = {**_D_ALONE, **_LINEAR_FALL}
 _FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D = {**_D_ALONE_LINEAR_FALL, **_FIXED_WEIGHT}
@@ -56,14 +60,23 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
-        "D's weight 1 for the encoder": {"method.w_enc": 1.0},
-        "D's weight 2.5 for the encoder": _GREATER_STAKE,
-        "D's weight 10 for the encoder": {"method.w_enc": 10.0},
+        "w_enc 5 of b_kl to the end": _ONE_WEIGHT,
+        "w_enc 10/3 of b_kl throughout": _SMALL_WEIGHT,
+        "w_enc 10/3 of b_kl; moving average of a half-life of a fiftieth": {**_SMALL_WEIGHT, **_SHORTER_AVERAGE},
+        "w_enc 10/3 of b_kl; a third, narrower kernel of the means": {**_SMALL_WEIGHT, **_THIRD_KERNEL},
+        "w_enc 10/3 of b_kl; rate of 6e-4 falling linearly": {**_SMALL_WEIGHT, **_LINEAR_FALL},
+        "w_enc 2.5 falling to 10/3 of b_kl": {
+            "method.w_enc": 2.5,
+            "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3,
+        },
+        "w_enc 1 throughout": {"method.w_enc": 1.0, **_ONE_WEIGHT},
+        "w_enc 2.5 throughout": _GREATER_STAKE,
+        "w_enc 10 throughout": {"method.w_enc": 10.0, **_ONE_WEIGHT},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
         "D's pull growing to two and a half times as hard": _GROWING_PULL,
         "D of fixed weight, 10 for the decoder": _FIXED_WEIGHT,
-        "only the decoder plays for D": {"method.w_enc": 0.0},
+        "only the decoder plays for D": {"method.w_enc": 0.0, **_ONE_WEIGHT},
         "only the encoder plays for D": {"method.w_dec": 0.0},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
         "annealing linear": {"method.kl_schedule": "linear", "method.kl_rate": 5.0},
@@ -106,9 +119,14 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "alpha 0.5 from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5},
         "alpha falling to 1": {"method.late_alpha_factor": 0.5},
         "alpha falling to 0.25": {"method.late_alpha_factor": 0.125},
-        "the late game from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5, "method.late_from": 0.0},
+        "the late game from the first step on": {
+            **_SMALL_WEIGHT,
+            **_ONE_ALPHA,
+            "method.alpha": 0.5,
+            "method.late_from": 0.0,
+        },
         "no distance of the means": _NO_MEANS,
-        "a third, narrower kernel of the means": {"method.means_bandwidths": (0.1, 0.0125, 0.0016)},
+        "a third, narrower kernel of the means": _THIRD_KERNEL,
         "squashed codes": {"method.squash_distance": True},
         "statistic U": {"method.statistic": "U"},
         "before: w_enc 2.5, 6e-4 falling linearly, alpha 2 throughout": _BEFORE,
@@ -157,7 +175,7 @@ def make(
     tables. Cells are shared with Table 1."""
     results = Results(out / "toys.jsonl")
     cells = [
-        Cell("8gaussians", word, base, tuple(changes.items()), seed)
+        Cell("8gaussians", word, base, under(word, changes), seed)
         for base in bases
         for changes in ABLATIONS[base].values()
         for word in betas
@@ -179,6 +197,12 @@ def make(
     return write()
 
 
+def under(word: str, changes: Changes) -> tuple[tuple[str, Any], ...]:
+    """The changes of a cell under C1, C2 or C3."""
+    betas = presets.Betas(*presets.TABLE1_BETAS[word])
+    return tuple((name, value(betas) if callable(value) else value) for name, value in changes.items())
+
+
 def _table(base: str, betas: Sequence[str], found: Sequence[Row], weights: Weights) -> str:
     """A line for each change that has a finished run; for each of `betas` the seeds that hit all modes, and the median
     of both divergences."""
@@ -188,7 +212,7 @@ def _table(base: str, betas: Sequence[str], found: Sequence[Row], weights: Weigh
         own = {
             row.first.betas: row
             for row in found
-            if row.first.variant == base and row.first.changes == tuple(changes.items())
+            if row.first.variant == base and row.first.changes == under(row.first.betas, changes)
         }
         if any(row.records for row in own.values()):
             lines.append([name, *(_summary(own[word], weights) for word in betas)])
