@@ -242,13 +242,14 @@ def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path
     [(base, name, changes) for base, by_name in ablations.ABLATIONS.items() for name, changes in by_name.items()],
 )
 def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
-    # Under C2 the encoder's weight of D begins at the 2.5 of one of them as it is.
-    settings = ablations.Cell("8gaussians", "c3", base, ablations.under("c3", changes), 0)
+    cells = [ablations.Cell("8gaussians", word, base, ablations.under(word, changes), 0) for word in ("c1", "c2", "c3")]
     if "training.warmup_steps" in changes:
         # More than all the steps of a tiny run.
-        assert settings.config(Budget(5_000, 32)).training.warmup_steps == changes["training.warmup_steps"]
+        assert cells[0].config(Budget(5_000, 32)).training.warmup_steps == changes["training.warmup_steps"]
         return
-    assert (settings.config(BUDGET) == settings._replace(changes=()).config(BUDGET)) == (not changes)
+    # A weight that follows b_kl may be what it is anyhow under one combination.
+    same = [cell.config(BUDGET) == cell._replace(changes=()).config(BUDGET) for cell in cells]
+    assert all(same) == (not changes)
 
 
 def test_unknown_variants_are_refused(capsys):

@@ -60,7 +60,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
-        "w_enc 5 of b_kl to the end": _ONE_WEIGHT,
+        "w_enc that does not fall": _ONE_WEIGHT,
         "w_enc 10/3 of b_kl throughout": _SMALL_WEIGHT,
         "w_enc 10/3 of b_kl; moving average of a half-life of a fiftieth": {**_SMALL_WEIGHT, **_SHORTER_AVERAGE},
         "w_enc 10/3 of b_kl; a third, narrower kernel of the means": {**_SMALL_WEIGHT, **_THIRD_KERNEL},
@@ -68,6 +68,10 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "w_enc 2.5 falling to 10/3 of b_kl": {
             "method.w_enc": 2.5,
             "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3,
+        },
+        "w_enc 5 of b_kl, unbounded, falling to 10/3 of it": {
+            "method.w_enc": lambda betas: 5 * betas.b_kl,
+            "method.late_w_enc_factor": 2 / 3,
         },
         "w_enc 1 throughout": {"method.w_enc": 1.0, **_ONE_WEIGHT},
         "w_enc 2.5 throughout": _GREATER_STAKE,
