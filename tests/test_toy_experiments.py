@@ -285,10 +285,11 @@ def width_of(picture: Path | str) -> int:
         return opened.width
 
 
-def figure(capsys, tmp_path, name: str, *options: object) -> list[str]:
+def figure(capsys, tmp_path, name: str, *options: object, code: int = 0) -> list[str]:
     """The paths that a figure's command prints."""
     words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path]
-    return [line for line in command(capsys, "figure", name, *words).splitlines() if line.endswith((".png", ".json"))]
+    printed = command(capsys, "figure", name, *words, code=code)
+    return [line for line in printed.splitlines() if line.endswith((".png", ".json"))]
 
 
 def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, trained):
@@ -324,10 +325,37 @@ def test_gradients_die_with_distance_but_through_kl():
 def test_gradients_are_drawn_with_their_values(capsys, tmp_path):
     picture, values = figure(capsys, tmp_path, "gradients", "--seeds", 0, 1)
     assert width_of(picture) > 500
-    panels = json.loads(Path(values).read_text())
-    course = panels["sintrovae, C1"]["D product"]
-    assert np.shape(course["values"]) == (2, 20) and course["x"] == list(range(1, 21))
-    assert np.all(np.array(course["values"]) > 0)
+    written = json.loads(Path(values).read_text())
+    assert "figure gradients" in written["command"] and "--seeds 0 1 --betas c1" in written["command"]
+    assert [run["settings"]["seed"] for run in written["runs"]] == [0, 1, 0, 1]
+    for run in written["runs"]:
+        assert run["steps"] == list(range(1, 21)) and run["seconds"] > 0
+        assert run["norms"].keys() == gradients.DIVERGENCES.keys()
+        assert len(run["norms"]["D product"]) == 20 and min(run["norms"]["D product"]) > 0
+
+
+def test_gradients_go_on_where_they_stopped(capsys, tmp_path, monkeypatch):
+    file, train_together = tmp_path / "figure-gradients.json", sweep.train_together
+    # One is enough here, and is compiled sooner.
+    monkeypatch.setattr(gradients, "DIVERGENCES", {"KL of fake": gradients.DIVERGENCES["KL of fake"]})
+    monkeypatch.setattr(sweep, "train_together", _stops_after(1))
+    figure(capsys, tmp_path, "gradients", "--seeds", 0, code=EXIT_PREEMPTED)
+    [first] = json.loads(file.read_text())["runs"]
+    partial = (tmp_path / "figure-gradients.png").read_bytes()
+    monkeypatch.setattr(sweep, "train_together", train_together)
+    figure(capsys, tmp_path, "gradients", "--seeds", 0)
+    runs = json.loads(file.read_text())["runs"]
+    assert runs[0] == first and [run["settings"]["method"]["name"] for run in runs] == ["sintrovae", "asintrovae"]
+    assert (tmp_path / "figure-gradients.png").read_bytes() != partial
+    # What is there is only drawn.
+    monkeypatch.setattr(sweep, "train_together", lambda *_, **__: pytest.fail("trained again"))
+    figure(capsys, tmp_path, "gradients", "--seeds", 0)
+    assert json.loads(file.read_text())["runs"] == runs
+
+
+def test_damaged_values_of_gradients_are_named(capsys, tmp_path):
+    (tmp_path / "figure-gradients.json").write_text('{"runs": [{')
+    assert "figure-gradients.json cannot be read" in refusal(capsys, "figure", "gradients", "--out", tmp_path)
 
 
 def test_gradient_norms_are_those_of_the_decoder_phase():

@@ -100,7 +100,10 @@ def _gradients(arguments: argparse.Namespace) -> None:
     from asvae_jax.experiments import gradients
 
     keep_compiled_programs()
-    _print(gradients.draw(arguments.betas, arguments.seeds, _budget(arguments), out=arguments.out))
+    _print(gradients.draw(
+        arguments.betas, arguments.seeds, _budget(arguments), command=_command("figure gradients", arguments),
+        out=arguments.out,
+    ))  # fmt: skip
 
 
 def _print(paths: Sequence[Path]) -> None:
@@ -130,6 +133,7 @@ def _command(name: str, arguments: argparse.Namespace) -> str:
     words = [f"--steps {arguments.steps}", f"--batch-size {arguments.batch_size}"]
     words.append("--seeds " + " ".join(map(str, arguments.seeds)))
     for option in ("betas", "toys", "variants"):
-        if getattr(arguments, option, None) is not None:
-            words.append(" ".join([f"--{option}", *getattr(arguments, option)]))
+        given = getattr(arguments, option, None)
+        if given is not None:
+            words.append(" ".join([f"--{option}", *([given] if isinstance(given, str) else given)]))
     return writing_to(arguments.out, " ".join(["python -m asvae_jax", name, *words]))

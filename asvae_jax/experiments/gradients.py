@@ -2,6 +2,9 @@
 the two clouds of codes part and early in training."""
 
 import dataclasses
+import json
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +15,20 @@ import numpy as np
 import optax
 
 from asvae_jax import sweep
+from asvae_jax.config import of_this_version
 from asvae_jax.data import toys
 from asvae_jax.distance import as_distance
+from asvae_jax.errors import DataError
 from asvae_jax.experiments.report import write_json, write_picture
-from asvae_jax.experiments.toy_cells import Budget, Cell
+from asvae_jax.experiments.toy_cells import Budget, Cell, identity, origin
 from asvae_jax.figures import Course, courses_sheet
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal
 from asvae_jax.models import make_networks
 from asvae_jax.settings import Config
 from asvae_jax.streams import decoder_streams
 from asvae_jax.update import draw_noise
+
+_log = logging.getLogger(__name__)
 
 VARIANTS = ("sintrovae", "asintrovae,released")
 
@@ -46,24 +53,76 @@ _POINTS = 40
 _FLOOR = 1e-9
 
 
-def draw(betas: str, seeds: Sequence[int], budget: Budget, *, out: Path) -> list[Path]:
-    """Trains the variants under the weights `betas` and writes figure-gradients.png, and .json with all its values.
+def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> list[Path]:
+    """Trains what figure-gradients.json in `out` does not hold yet of the variants under the weights `betas` and, after
+    each of them, writes it and figure-gradients.png.
 
     Returns:
       The files.
+
+    Raises:
+      DataError: if the values of an earlier call cannot be read.
     """
-    panels = {f"two clouds, variance {variance:g}": clouds(variance) for variance in _VARIANCES}
-    trained = {variant: early_training(variant, betas, seeds, budget) for variant in VARIANTS}
-    panels |= {f"{variant}, {betas.upper()}": courses for variant, courses in trained.items()}
-    title = "gradient norm of what the decoder lowers"
-    labels = ["distance of the clouds"] * len(_VARIANCES) + ["step"] * len(VARIANTS)
-    write_picture(out / "figure-gradients.png", courses_sheet(_floored(panels), labels, title))
-    values = {
-        panel: {name: {"x": course.x.tolist(), "values": course.values.tolist()} for name, course in courses.items()}
-        for panel, courses in panels.items()
+    picture, file = out / "figure-gradients.png", out / "figure-gradients.json"
+    runs = _finished(file)
+    between = {f"two clouds, variance {variance:g}": clouds(variance) for variance in _VARIANCES}
+    wanted = {
+        variant: [_watched(Cell("8gaussians", betas, variant, (), seed).config(budget)) for seed in seeds]
+        for variant in VARIANTS
     }
-    write_json(out / "figure-gradients.json", {"betas": betas, "seeds": list(seeds), **budget._asdict(), **values})
-    return [out / "figure-gradients.png", out / "figure-gradients.json"]
+
+    def write() -> None:
+        done = {
+            variant: [runs[known] for known in map(_known_by, configs) if known in runs]
+            for variant, configs in wanted.items()
+        }
+        courses = {f"{variant}, {betas.upper()}": _courses(of_variant) for variant, of_variant in done.items()}
+        panels = {**between, **{name: drawn for name, drawn in courses.items() if drawn}}
+        number, all_of_them = sum(map(len, done.values())), len(VARIANTS) * len(seeds)
+        partial = "" if number == all_of_them else f" (partial: {number} of {all_of_them} runs)"
+        labels = ["distance of the clouds"] * len(between) + ["step"] * (len(panels) - len(between))
+        title = f"gradient norm of what the decoder lowers{partial}"
+        write_picture(picture, courses_sheet(_floored(panels), labels, title))
+        values = {name: _values(courses) for name, courses in between.items()}
+        write_json(file, {"command": command, "clouds": values, "runs": list(runs.values())})
+
+    for variant, configs in wanted.items():
+        missing = [config for config in configs if _known_by(config) not in runs]
+        if missing:
+            _log.info("%s under %s: training %d of %d runs", variant, betas.upper(), len(missing), len(configs))
+            runs |= {_known_by(config): run for config, run in zip(missing, early_training(missing), strict=True)}
+            write()
+    write()
+    return [picture, file]
+
+
+def _known_by(config: Config) -> str:
+    return identity(config.to_dict())
+
+
+def _finished(file: Path) -> dict[str, dict[str, Any]]:
+    """The runs of an earlier call by their settings; those that lack a divergence of today are left out."""
+    if not file.exists():
+        return {}
+    try:
+        runs = json.loads(file.read_text())["runs"]
+        return {
+            identity(of_this_version(run["settings"])): run for run in runs if run["norms"].keys() == DIVERGENCES.keys()
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read ({error!r}); remove it, and its runs are trained anew.") from error
+
+
+def _courses(runs: Sequence[Mapping[str, Any]]) -> dict[str, Course]:
+    """The norms of some runs along their steps; nothing of none."""
+    if not runs:
+        return {}
+    steps = np.array(runs[0]["steps"])
+    return {name: Course(steps, np.array([run["norms"][name] for run in runs])) for name in DIVERGENCES}
+
+
+def _values(courses: Mapping[str, Course]) -> dict[str, Any]:
+    return {name: {"x": course.x.tolist(), "values": course.values[0].tolist()} for name, course in courses.items()}
 
 
 def _floored(panels: Mapping[str, Mapping[str, Course]]) -> dict[str, dict[str, Course]]:
@@ -92,19 +151,26 @@ def clouds(variance: float) -> dict[str, Course]:
     return {name: Course(distances, slopes(divergence)[None]) for name, divergence in DIVERGENCES.items()}
 
 
-def early_training(variant: str, betas: str, seeds: Sequence[int], budget: Budget) -> dict[str, Course]:
-    """For each divergence, between rec and fake, the norm of its gradient by the decoder's parameters over a run's
-    steps, [seeds, T]."""
-    configs = [_watched(Cell("8gaussians", betas, variant, (), seed).config(budget)) for seed in seeds]
+def early_training(configs: Sequence[Config]) -> list[dict[str, Any]]:
+    """Trains runs of one variant, and records for each divergence, between rec and fake, the norm of its gradient by
+    the decoder's parameters at each of some steps: "steps" and, by divergence, "norms"."""
     measure, steps, norms = _gradient_norms(configs[0]), [], []
 
     def watch(step: int, weights: dict[str, Any]) -> None:
         steps.append(step)
         norms.append(jax.tree.map(np.asarray, measure(weights["raw"], step)))
 
+    began = time.perf_counter()
     sweep.train_together(configs, watch_every=configs[0].training.steps_per_dispatch, watch=watch)
-    x = np.array(steps)
-    return {name: Course(x, np.stack([of_step[name] for of_step in norms], axis=1)) for name in DIVERGENCES}
+    seconds = time.perf_counter() - began
+    return [
+        {
+            "steps": steps,
+            "norms": {name: [float(of_step[name][member]) for of_step in norms] for name in DIVERGENCES},
+            **origin(config, seconds, together=len(configs)),
+        }
+        for member, config in enumerate(configs)
+    ]
 
 
 def _watched(config: Config) -> Config:

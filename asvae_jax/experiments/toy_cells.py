@@ -104,7 +104,7 @@ class Results:
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
         """The record of a cell: "raw" and "ema" figures, "curve", "seconds", "device", "versions", "commit", and
         "samples", the file of its points; None if it was never trained, or under other settings than today's."""
-        record = self._by_settings.get(_identity(cell.config(budget).to_dict()))
+        record = self._by_settings.get(identity(cell.config(budget).to_dict()))
         if record is None and key(cell, budget) in self._keys:
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
         return record
@@ -126,11 +126,12 @@ class Results:
     def _remember(self, record: dict[str, Any]) -> None:
         # The file is named by the settings as they were stored: one that a later version adds does not lose it.
         samples, settings = _samples_name(record["settings"]), of_this_version(record["settings"])
-        self._by_settings[_identity(settings)] = {**record, "settings": settings, "samples": samples}
+        self._by_settings[identity(settings)] = {**record, "settings": settings, "samples": samples}
         self._keys.add(record["key"])
 
 
-def _identity(settings: dict[str, Any]) -> str:
+def identity(settings: dict[str, Any]) -> str:
+    """What a run is known by, whatever it is called."""
     return json.dumps(settings, sort_keys=True)
 
 
@@ -212,7 +213,7 @@ def _write_points(path: Path, points: np.ndarray) -> None:
 
 def _samples_name(settings: dict[str, Any]) -> str:
     """Points belong to settings as records do: those of another preset never stand in for today's."""
-    digest = hashlib.sha256(_identity(settings).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(identity(settings).encode()).hexdigest()[:16]
     return f"{settings['data']['name']}-{settings['method']['name']}-s{settings['seed']}-{digest}.npy"
 
 
@@ -240,14 +241,21 @@ def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarr
         record: dict[str, Any] = {
             **{which: _rounded(toy_figures(config, points[which])) for which in WEIGHTS},
             "curve": curve,
-            "seconds": round(seconds / len(runs), 1),
-            "together": len(runs),
-            "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
-            "versions": versions(),
-            "commit": commit(),
-            "settings": config.to_dict(),
+            **origin(config, seconds, together=len(runs)),
         }
         yield record, points["ema"]
+
+
+def origin(config: Config, seconds: float, *, together: int) -> dict[str, Any]:
+    """Where a run comes from, for its record: one of some that took `seconds` together."""
+    return {
+        "seconds": round(seconds / together, 1),
+        "together": together,
+        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "versions": versions(),
+        "commit": commit(),
+        "settings": config.to_dict(),
+    }
 
 
 def _generator(config: Config) -> Callable[[Any], jax.Array]:
