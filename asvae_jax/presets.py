@@ -134,14 +134,15 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
     # encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does the encoder
     # tell a sample between modes from a real point. One that lasts from the start loses modes. Where modes lie apart
-    # the encoder's weight of D follows that of its KL, up to a bound, and falls to 10/3 of it: a greater one at the end
-    # leaves strays between them, a smaller one at the start loses modes, or the game breaks down.
+    # the encoder's weight of D is 10/3 of that of its KL: a greater one leaves strays between them, with a smaller one
+    # the game may break down. Where KL is heavy modes are lost early with that, too; there it begins at 2.5 and falls.
     apart = mode_centres(name) is not None
+    falls = apart and betas.b_kl >= 0.5
     recommended = _Recommended(
         method=dict(
-            w_enc=min(5 * betas.b_kl, 2.5) if apart else 2.5, w_dec=3.0, balance_pulls=True,
+            w_enc=10 * betas.b_kl / 3 if apart and not falls else 2.5, w_dec=3.0, balance_pulls=True,
             means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25,
-            late_w_enc_factor=max(2, 4 * betas.b_kl) / 3 if apart else 1.0, slope_weight=1e-3, slope_until=0.5,
+            late_w_enc_factor=4 * betas.b_kl / 3 if falls else 1.0, slope_weight=1e-3, slope_until=0.5,
         ),
         optimizer=dict(
             learning_rate=9e-4, fall_power=2.0, final_factor=0.01, encoder_factor=3.0, encoder_rise=0.5

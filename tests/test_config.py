@@ -132,7 +132,11 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
         assert method.slope_weight > 0 == other.slope_weight
         assert method.means_bandwidths and not other.means_bandwidths
         assert method.alpha == other.alpha and method.late_alpha_factor < 1 == other.late_alpha_factor
-        assert method.late_w_enc_factor < 1 == other.late_w_enc_factor
+    # Where KL is heavy the encoder's weight of D begins greater.
+    light, heavy = (resolve(raw(f"asintrovae,recommended,{word}")).method for word in ("c1", "c2"))
+    assert light.w_enc < heavy.w_enc and light.late_w_enc_factor == 1 > heavy.late_w_enc_factor
+    for late in (light, heavy):
+        assert late.w_enc * late.late_w_enc_factor == pytest.approx(10 * late.b_kl / 3)
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
     assert (

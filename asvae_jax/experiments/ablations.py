@@ -69,7 +69,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "method.w_enc": 2.5,
             "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3,
         },
-        "w_enc 5 of b_kl, unbounded, falling to 10/3 of it": {
+        "w_enc 5 of b_kl falling to 10/3 of it": {
             "method.w_enc": lambda betas: 5 * betas.b_kl,
             "method.late_w_enc_factor": 2 / 3,
         },
