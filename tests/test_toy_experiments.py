@@ -217,15 +217,27 @@ def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, tr
     monkeypatch.setattr(
         ablations,
         "ABLATIONS",
-        {base: {"as it is": {}, "kernel prior": {"method.kernel": "prior"}} for base in ablations.BASES},
+        {
+            base: {
+                "as it is": {},
+                "kernel prior": {"method.kernel": "prior"},
+                "weight of KL": {"method.w_enc": lambda betas: betas.b_kl},
+                "weight 0.3": {"method.w_enc": 0.3},
+            }
+            for base in ablations.BASES
+        },
     )
     table("--betas", "c1", "--toys", "--variants", "asintrovae,released", "--seeds", 0)
     text = table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations")
-    assert len(trained) == 2
-    assert text.count("| as it is | 0 of 1; ") == text.count("| kernel prior | 0 of 1; ") == 2
+    # Two of the changes are one under C1.
+    assert sum(map(len, trained)) == 3
+    for name in ("as it is", "kernel prior", "weight of KL", "weight 0.3"):
+        assert text.count(f"| {name} | 0 of 1; ") == 2
     assert "the last quarter at a tenth of the learning rate;" in text and "in brackets" not in text
-    [_, line] = (tmp_path / "toys.jsonl").read_text().splitlines()
-    assert json.loads(line)["settings"]["method"]["kernel"] == "prior"
+    changed = [json.loads(line)["settings"]["method"] for line in (tmp_path / "toys.jsonl").read_text().splitlines()]
+    assert sorted((method["kernel"], method["w_enc"]) for method in changed) == [
+        ("per_dim", 0.3), ("per_dim", 1.0), ("prior", 1.0),
+    ]  # fmt: skip
 
 
 def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path):

@@ -53,9 +53,9 @@ def table_cells(betas: Sequence[str], toys: Sequence[str], variants: Sequence[st
 
 
 def rows(cells: Iterable[Cell], budget: Budget, results: Results) -> list[Row]:
-    """The cells in rows, in their order."""
+    """The cells in rows, in their order; one that is named twice counts once."""
     groups: dict[Cell, list[Cell]] = {}
-    for cell in cells:
+    for cell in dict.fromkeys(cells):
         groups.setdefault(cell._replace(seed=0), []).append(cell)
     found = [[(cell, results.find(cell, budget)) for cell in group] for group in groups.values()]
     return [
