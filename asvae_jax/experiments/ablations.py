@@ -19,7 +19,7 @@ _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
 _ONE_WEIGHT = {"method.late_w_enc_factor": 1.0}
 _SMALL_WEIGHT = {"method.w_enc": lambda betas: 10 * betas.b_kl / 3, **_ONE_WEIGHT}
-_GREATER_STAKE = {"method.w_enc": 2.5, **_ONE_WEIGHT}
+_GREATER_WEIGHT = {"method.w_enc": 2.5, **_ONE_WEIGHT}
 _NO_MEANS = {"method.means_bandwidths": ()}
 _NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, **_ONE_WEIGHT, "method.late_from": 0.0}
 _CONSTANT_D = {**_NOTHING_LATE, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
@@ -29,8 +29,8 @@ _SHORTER_AVERAGE = {"ema.ramp_up": 0.02}
 _THIRD_KERNEL = {"method.means_bandwidths": (0.1, 0.0125, 0.0016)}
 # What was recommended before stands on these; pages call `_D_ALONE_LINEAR_FALL` `D alone`.
 _LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
-_BEFORE = {**_LINEAR_FALL, **_GREATER_STAKE, **_ONE_ALPHA}
-_D_ALONE = {**_GREATER_STAKE, **_NOTHING_LATE}
+_BEFORE = {**_LINEAR_FALL, **_GREATER_WEIGHT, **_ONE_ALPHA}
+_D_ALONE = {**_GREATER_WEIGHT, **_NOTHING_LATE}
 _D_ALONE_LINEAR_FALL = {**_D_ALONE, **_LINEAR_FALL}
 _FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D = {**_D_ALONE_LINEAR_FALL, **_FIXED_WEIGHT}
@@ -74,7 +74,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "method.late_w_enc_factor": 2 / 3,
         },
         "w_enc 1 throughout": {"method.w_enc": 1.0, **_ONE_WEIGHT},
-        "w_enc 2.5 throughout": _GREATER_STAKE,
+        "w_enc 2.5 throughout": _GREATER_WEIGHT,
         "w_enc 10 throughout": {"method.w_enc": 10.0, **_ONE_WEIGHT},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
