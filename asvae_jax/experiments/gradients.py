@@ -54,8 +54,8 @@ _FLOOR = 1e-9
 
 
 def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> list[Path]:
-    """Trains what figure-gradients.json in `out` does not hold yet of the variants under the weights `betas` and, after
-    each of them, writes it and figure-gradients.png.
+    """Draws figure-gradients.png of what figure-gradients.json in `out` holds of the variants under the weights
+    `betas`, then trains what is missing and, after each variant, writes both anew.
 
     Returns:
       The files.
@@ -86,13 +86,13 @@ def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out:
         values = {name: _values(courses) for name, courses in between.items()}
         write_json(file, {"command": command, "clouds": values, "runs": list(runs.values())})
 
+    write()
     for variant, configs in wanted.items():
         missing = [config for config in configs if _known_by(config) not in runs]
         if missing:
             _log.info("%s under %s: training %d of %d runs", variant, betas.upper(), len(missing), len(configs))
             runs |= {_known_by(config): run for config, run in zip(missing, early_training(missing), strict=True)}
             write()
-    write()
     return [picture, file]
 
 

@@ -10,7 +10,17 @@ import numpy as np
 from PIL import Image
 
 from asvae_jax.examples import preview_examples
-from asvae_jax.experiments.image_runs import METHODS, SEEDS, SETS, WEIGHTS, ImageRuns, Request, read_records, title
+from asvae_jax.experiments.image_runs import (
+    METHODS,
+    SEEDS,
+    SETS,
+    WEIGHTS,
+    ImageRuns,
+    Request,
+    has_encoder,
+    read_records,
+    title,
+)
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.figures import Course, courses_sheet, image_sheet
 from asvae_jax.run import Run, decode, encode, load_run, reconstruct, sample_images
@@ -112,7 +122,7 @@ class Figure(NamedTuple):
     needs_encoder: bool = False
 
 
-_WITH_ENCODER = tuple(method for method in METHODS if method != "wgan_gp")
+_WITH_ENCODER = tuple(filter(has_encoder, METHODS))
 _INTROSPECTIVE = tuple(method for method in _WITH_ENCODER if method != "vae")
 FIGURES = {
     4: Figure(draw_samples, METHODS, seeds=(0,)),

@@ -32,6 +32,12 @@ PAPERS_SETS = ("mnist", "cifar10", "oxford_buildings", "celeba128", "celeba256")
 METHODS = ("wgan_gp", "vae", "introvae", "sintrovae", *(f"asintrovae,{reading}" for reading in READINGS))
 """In the order of the paper's tables."""
 
+
+def has_encoder(method: str) -> bool:
+    """Whether images have codes by a method, given as its config's words."""
+    return method.partition(",")[0] != "wgan_gp"
+
+
 SEEDS = (0, 1, 2)
 """Of every cell, unless told otherwise."""
 
@@ -329,7 +335,7 @@ def training_seconds(folder: Path) -> float:
 def _check_methods(request: Request, needs_encoder: bool) -> None:
     """Raises a ConfigError if a method has nothing to show, or if two that are to be trained have the same settings."""
     for method in request.methods:
-        if needs_encoder and method.partition(",")[0] == "wgan_gp":
+        if needs_encoder and not has_encoder(method):
             raise ConfigError(f"This is made by way of codes, and {method} has no encoder; leave it out.")
     if not request.train:
         return

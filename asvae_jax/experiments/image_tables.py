@@ -16,6 +16,7 @@ from asvae_jax.experiments.image_runs import (
     WEIGHTS,
     ImageRuns,
     Request,
+    has_encoder,
     title,
     training_seconds,
 )
@@ -68,7 +69,7 @@ TABLES = {
         title="Table 3: reconstructed images",
         figures=("psnr", "ssim", "mse"),
         extra=("kl_real", "active_units"),
-        methods=tuple(method for method in METHODS if method != "wgan_gp"),
+        methods=tuple(filter(has_encoder, METHODS)),
         sets=SETS,
         by_features=False,
         needs_encoder=True,
