@@ -1,45 +1,22 @@
-"""The tables of toys: what is trained and what is read, and what they say."""
+"""The tables of toys, and their samples drawn: what is trained and what is read, and what they say."""
 
 import csv
 import hashlib
 import json
-from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
-from PIL import Image
-from toy_runs import toy_inputs
+from toy_cells import BUDGET, draw, stops_after, tiny, width_of  # noqa: F401
 from training_runs import toy
 
 from asvae_jax import presets, sweep
 from asvae_jax.errors import EXIT_PREEMPTED, DataError
 from asvae_jax.evaluation import evaluate, toy_figures
-from asvae_jax.experiments import ablations, gradients, table1
+from asvae_jax.experiments import ablations, table1
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
 from asvae_jax.figures import points_grid
-from asvae_jax.gaussians import kl_to_standard_normal
-from asvae_jax.models import make_networks
 from asvae_jax.train import train
-from asvae_jax.update import draw_noise
-
-BUDGET = Budget(steps=20, batch_size=32)
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    """The presets with the word `tiny` added to each, and full evaluation."""
-    preset = presets.toys
-
-    def tiny_toys(variant: str, *, name: str):
-        config = preset(f"{variant},tiny", name=name)
-        config.evaluation.samples = 5_000
-        return config
-
-    monkeypatch.setattr(presets, "toys", tiny_toys)
 
 
 @pytest.fixture
@@ -147,7 +124,7 @@ def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(
 
 
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "train_together", _stops_after(1))
+    monkeypatch.setattr(sweep, "train_together", stops_after(1))
     options = ("--betas", "c1", "--toys", "25gaussians", "--variants", "vae", "introvae", "--seeds", 0, 1)
     assert "Interrupted; run the same command again." in table(*options, code=EXIT_PREEMPTED)
     page = (tmp_path / "table1.md").read_text()
@@ -162,18 +139,6 @@ def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_p
     assert row["seeds"] == [0, 1] and all(other["seeds"] == [] for other in others)
     assert float(line["median"]) == np.median(row["ema"]["jsd_paper"])
     assert float(line["low"]) < float(line["mean"]) < float(line["high"])
-
-
-def _stops_after(programs: int):
-    train_together, done = sweep.train_together, []
-
-    def stop(configs, **options):
-        if len(done) == programs:
-            raise KeyboardInterrupt
-        done.append(configs)
-        return train_together(configs, **options)
-
-    return stop
 
 
 def test_spread_is_median_smallest_and_largest():
@@ -243,7 +208,7 @@ def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, tr
 def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path):
     changes = {"as it is": {}, "kernel prior": {"method.kernel": "prior"}}
     monkeypatch.setattr(ablations, "ABLATIONS", dict.fromkeys(ablations.BASES, changes))
-    monkeypatch.setattr(sweep, "train_together", _stops_after(1))
+    monkeypatch.setattr(sweep, "train_together", stops_after(1))
     table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations", code=EXIT_PREEMPTED)
     page = (tmp_path / "ablations.md").read_text()
     assert "Partial: 1 of 2 runs are done" in page and "as it is" in page and "kernel prior" not in page
@@ -292,98 +257,22 @@ def test_configs_of_toys_and_the_table_agree():
     assert config.method == toy("vae,tiny").method
 
 
-def width_of(picture: Path | str) -> int:
-    with Image.open(picture) as opened:
-        return opened.width
-
-
-def figure(capsys, tmp_path, name: str, *options: object, code: int = 0) -> list[str]:
-    """The paths that a figure's command prints."""
-    words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path]
-    printed = command(capsys, "figure", name, *words, code=code)
-    return [line for line in printed.splitlines() if line.endswith((".png", ".json"))]
-
-
 def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, trained):
     options = ("--betas", "c1", "c2", "--toys", "25gaussians", "--variants", "vae", "wgan_gp", "--seeds", 0, 1)
     options += ("--workdir", tmp_path / "w")
     names = ["figure3.png", "figure3-toys.png", "figure3-curves.png"]
-    assert figure(capsys, tmp_path, "3", *options) == [str(tmp_path / name) for name in names]
+    assert draw(capsys, tmp_path, "3", *options) == [str(tmp_path / name) for name in names]
     programs = len(trained)
     [points] = (tmp_path / "w" / "samples").glob("25gaussians-vae-s0-*.npy")
     points.unlink()
     before = (tmp_path / "figure3-toys.png").read_bytes()
     records = (tmp_path / "toys.jsonl").read_bytes()
-    figure(capsys, tmp_path, "3", *options)
+    draw(capsys, tmp_path, "3", *options)
     assert trained[programs:] == [[0]]
     assert (tmp_path / "figure3-toys.png").read_bytes() == before
     # A picture changes no figure of a table.
     assert (tmp_path / "toys.jsonl").read_bytes() == records
     assert all(width_of(tmp_path / name) > 500 for name in names)
-
-
-def test_gradients_die_with_distance_but_through_kl():
-    wide = gradients.clouds(1.0)
-    narrow = gradients.clouds(0.05)
-    # The slope of a mean of |mu|^2 / 2 is the distance itself, up to the middle of 64 codes spread by 0.1.
-    np.testing.assert_allclose(wide["KL of fake"].values[0], wide["KL of fake"].x, atol=0.05)
-    # At 2, 10 standard deviations of a pair: 4 exp(-2^2 / (2 * 0.1)) / 0.1^1.5 is below 1e-6.
-    at_two = np.argmin(np.abs(narrow["D per_dim"].x - 2))
-    assert narrow["D per_dim"].values[0, at_two] < 1e-4 < 1e-2 < wide["D per_dim"].values[0, at_two]
-    for name in gradients.DIVERGENCES.keys() - {"KL of fake"}:
-        assert narrow[name].values[0, -1] < 1e-3 * narrow[name].values[0].max(), name
-
-
-def test_gradients_are_drawn_with_their_values(capsys, tmp_path):
-    picture, values = figure(capsys, tmp_path, "gradients", "--seeds", 0, 1)
-    assert width_of(picture) > 500
-    written = json.loads(Path(values).read_text())
-    assert "figure gradients" in written["command"] and "--seeds 0 1 --betas c1" in written["command"]
-    assert [run["settings"]["seed"] for run in written["runs"]] == [0, 1, 0, 1]
-    for run in written["runs"]:
-        assert run["steps"] == list(range(1, 21)) and run["seconds"] > 0
-        assert run["norms"].keys() == gradients.DIVERGENCES.keys()
-        assert len(run["norms"]["D product"]) == 20 and min(run["norms"]["D product"]) > 0
-
-
-def test_gradients_go_on_where_they_stopped(capsys, tmp_path, monkeypatch):
-    file, train_together = tmp_path / "figure-gradients.json", sweep.train_together
-    # One is enough here, and is compiled sooner.
-    monkeypatch.setattr(gradients, "DIVERGENCES", {"KL of fake": gradients.DIVERGENCES["KL of fake"]})
-    monkeypatch.setattr(sweep, "train_together", _stops_after(1))
-    figure(capsys, tmp_path, "gradients", "--seeds", 0, code=EXIT_PREEMPTED)
-    [first] = json.loads(file.read_text())["runs"]
-    partial = (tmp_path / "figure-gradients.png").read_bytes()
-    monkeypatch.setattr(sweep, "train_together", train_together)
-    figure(capsys, tmp_path, "gradients", "--seeds", 0)
-    runs = json.loads(file.read_text())["runs"]
-    assert runs[0] == first and [run["settings"]["method"]["name"] for run in runs] == ["sintrovae", "asintrovae"]
-    assert (tmp_path / "figure-gradients.png").read_bytes() != partial
-    # What is there is only drawn.
-    monkeypatch.setattr(sweep, "train_together", lambda *_, **__: pytest.fail("trained again"))
-    figure(capsys, tmp_path, "gradients", "--seeds", 0)
-    assert json.loads(file.read_text())["runs"] == runs
-
-
-def test_damaged_values_of_gradients_are_named(capsys, tmp_path):
-    (tmp_path / "figure-gradients.json").write_text('{"runs": [{')
-    assert "figure-gradients.json cannot be read" in refusal(capsys, "figure", "gradients", "--out", tmp_path)
-
-
-def test_gradient_norms_are_those_of_the_decoder_phase():
-    config = Cell("8gaussians", "c1", "sintrovae", (), 0).config(BUDGET)
-    state, _, _ = toy_inputs(config)
-    networks, key = make_networks(config), jax.random.key(0)
-    measured = gradients._gradient_norms(config)(jax.tree.map(lambda leaf: leaf[None], state.params), 3)
-    noise = draw_noise(key, 3, 32, 2)
-
-    def kl_fake(decoder):
-        return jnp.mean(
-            kl_to_standard_normal(networks.encode(state.params["encoder"], networks.decode(decoder, noise.prior)))
-        )
-
-    expected = optax.tree.norm(jax.grad(kl_fake)(state.params["decoder"]))
-    assert measured["KL of fake"].tolist() == pytest.approx([float(expected)], rel=1e-4)
 
 
 def test_points_stand_below_the_names_of_their_columns():

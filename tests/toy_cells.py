@@ -1,0 +1,51 @@
+"""Cells of toy tables and figures for the tests: tiny runs, the commands that draw them, and an interruption."""
+
+from pathlib import Path
+
+import pytest
+from command_line import command
+from PIL import Image
+
+from asvae_jax import presets, sweep
+from asvae_jax.experiments.toy_cells import Budget
+
+BUDGET = Budget(steps=20, batch_size=32)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The presets with the word `tiny` added to each, and full evaluation."""
+    preset = presets.toys
+
+    def tiny_toys(variant: str, *, name: str):
+        config = preset(f"{variant},tiny", name=name)
+        config.evaluation.samples = 5_000
+        return config
+
+    monkeypatch.setattr(presets, "toys", tiny_toys)
+
+
+def stops_after(programs: int):
+    """`sweep.train_together`, but interrupted once so many programs are trained."""
+    train_together, done = sweep.train_together, []
+
+    def stop(configs, **options):
+        if len(done) == programs:
+            raise KeyboardInterrupt
+        done.append(configs)
+        return train_together(configs, **options)
+
+    return stop
+
+
+def draw(capsys, tmp_path, name: str, *options: object, code: int = 0) -> list[str]:
+    """The paths that a figure's command prints."""
+    words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path]
+    printed = command(capsys, "figure", name, *words, code=code)
+    return [line for line in printed.splitlines() if line.endswith((".png", ".json"))]
+
+
+def width_of(picture: Path | str) -> int:
+    """In pixels."""
+    with Image.open(picture) as opened:
+        return opened.width
