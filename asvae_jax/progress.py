@@ -4,6 +4,7 @@ import logging
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 from clu import profiler
 
@@ -15,6 +16,9 @@ from asvae_jax.writers import Writers
 
 _log = logging.getLogger(__name__)
 
+# Dispatches that may wait for the devices: enough to keep them busy. A signal is heeded after these, and a batch of
+# images lies on the devices for each.
+_IN_FLIGHT = 2
 # The figures of the progress line, in this order, where a method has them.
 _PROGRESS = ("encoder/loss", "decoder/loss", "err_real", "kl_real", "kl_rec", "kl_fake", "as_distance")
 
@@ -29,8 +33,10 @@ class Progress:
         self._warned: set[str] = set()
 
     def add(self, metrics: Metrics) -> None:
-        """Notes the metrics [n] of one dispatch without waiting for them."""
+        """Notes the metrics [n] of one dispatch; waits only if the devices are more than two behind."""
         self._pending.append(metrics)
+        if len(self._pending) > _IN_FLIGHT:
+            jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])
 
     def report(self, step: int, writers: Writers) -> None:
         """One line for people, one record for machines, and a warning for each new trouble.

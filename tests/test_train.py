@@ -6,6 +6,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -17,6 +18,7 @@ from twelve_steps import CONFIG, STEPS, steps_of, stored
 from asvae_jax.distributed import StopRequest, make_mesh
 from asvae_jax.errors import ConfigError, Preempted
 from asvae_jax.evaluation import write_evaluation
+from asvae_jax.progress import Progress
 from asvae_jax.settings import Config
 from asvae_jax.terminal import exit_code_of
 from asvae_jax.train import TrainingData, dry_run, fresh_state, train
@@ -188,3 +190,13 @@ def test_wgan_gp_on_a_toy_is_evaluated_without_an_encoder(tmp_path):
     path, result = write_evaluation(finished)
     assert json.loads(path.read_text()) == result
     assert "modes_hit" in result["ema"] and "gn_elbo" not in result["ema"]
+
+
+def test_training_runs_two_dispatches_ahead_of_the_devices(monkeypatch):
+    # A signal is heeded once these are done, however long the logging interval.
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    progress, dispatches = Progress(toy(), first_step=0), [{"skipped": jnp.zeros(1)} for _ in range(5)]
+    for number, metrics in enumerate(dispatches):
+        progress.add(metrics)
+        assert [id(metrics) for metrics in waited] == [id(metrics) for metrics in dispatches[: max(0, number - 1)]]
