@@ -30,7 +30,8 @@ def assert_evaluated_alike(folder: Path, run: Run) -> None:
     kept, measured = json.loads((folder / "evaluation.json").read_text()), evaluate(run)
     for weights in ("raw", "ema"):
         assert {"psnr", "kl_real", "fid_digits_n100"} < set(kept[weights])
-        assert kept[weights] == pytest.approx(measured[weights], rel=1e-6, abs=0)
+        # SSIM is near 0 here, and has a scale of 1.
+        assert kept[weights] == pytest.approx(measured[weights], rel=1e-6, abs=1e-7)
     assert kept["protocol"] == json.loads(json.dumps(measured["protocol"]))
 
 
