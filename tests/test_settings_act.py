@@ -29,11 +29,11 @@ NEEDS = dict(
     bandwidth=dict(kernel="product"), late_from=dict(means_bandwidths=(0.1,)),
     late_alpha_factor=dict(late_from=0.25, means_bandwidths=(0.1,)),
     late_w_enc_factor=dict(late_from=0.25, means_bandwidths=(0.1,), kl_rate=0.5),
-    critic_steps=dict(critic_steps=2), margin=dict(margin=30.0),
+    critic_steps=dict(critic_steps=2), statistic=dict(w_dec=3.0),
     slope_weight=dict(slope_weight=1.0, slope_until=0.5), slope_until=dict(slope_weight=1.0, slope_until=0.5),
     w_dec_growth=dict(kl_rate=0.5),
 )  # fmt: skip
-ALIVE = dict(sintrovae=dict(b_neg=0.1), asintrovae=dict(b_neg=0.1))
+ALIVE = dict(introvae=dict(margin=30.0), sintrovae=dict(b_neg=0.1), asintrovae=dict(b_neg=0.1))
 ACTING = [(name, f.name) for name in METHODS for f in dataclasses.fields(METHOD_SETTINGS[name]) if f.name != "name"]
 
 

@@ -27,10 +27,11 @@ def toy_config(variant: str, **changes) -> Config:
 def toy_inputs(config: Config, seed: int = 0):
     """(state, images, noise) of a first step.
 
-    The weights are twice the initial ones, so that codes and images vary with their inputs.
+    The weights are 2.5 times the initial ones, so that codes and images vary with their inputs, and so far that D
+    is not lost in the rounding of the means which it is the difference of.
     """
     state = init_state(config, jax.random.key(seed))
-    state = state._replace(params=jax.tree.map(lambda w: 2 * w, state.params))
+    state = state._replace(params=jax.tree.map(lambda w: 2.5 * w, state.params))
     images = toys.draw("8gaussians", jax.random.key(seed + 1), BATCH)
     return state, images, draw_noise(jax.random.key(seed + 2), 0, BATCH, LATENT)
 
