@@ -352,6 +352,8 @@ def _set_steps(config: ConfigDict, steps: int) -> None:
     share = steps / config.training.steps
     config.optimizer.milestone_steps = tuple(round(share * step) for step in config.optimizer.milestone_steps)
     config.training.warmup_steps = round(share * config.training.warmup_steps)
+    # So that a short run has a curve too, and a long one loses no more to an interruption.
+    config.checkpoint.every_steps = max(1, round(min(1, share) * config.checkpoint.every_steps))
     config.training.steps = steps
 
 
