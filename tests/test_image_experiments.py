@@ -100,7 +100,7 @@ def test_steps_stretch_what_happens_on_the_way(tmp_path):
     config, usual = request.config(cell), resolve(load_file(f"{ROOT}/configs/digits.py:vae"))
     assert (config.training.steps, config.seed) == (400, 7) and usual.training.steps == 2_000
     assert config.optimizer.milestone_steps == (300,) and usual.optimizer.milestone_steps == (1_500,)
-    # A curve of as few or as many points as of the usual run, and no rarer checkpoints in a longer one.
+    # As many checkpoints on the way as the usual run has, and none rarer in a longer one.
     assert config.checkpoint.every_steps == 100 and usual.checkpoint.every_steps == 500
     assert request._replace(steps=4_000).config(cell).checkpoint.every_steps == 500
     assert request.folder(cell).name == "vae-t400-s7"

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from asvae_jax import presets
 from asvae_jax.config import resolve
@@ -34,6 +35,11 @@ def toy_inputs(config: Config, seed: int = 0):
     state = state._replace(params=jax.tree.map(lambda w: 2.5 * w, state.params))
     images = toys.draw("8gaussians", jax.random.key(seed + 1), BATCH)
     return state, images, draw_noise(jax.random.key(seed + 2), 0, BATCH, LATENT)
+
+
+def first_moments(state):
+    """Adam's, which after one step are (1 - b1) times the gradients."""
+    return {name: optax.tree.get(state.opt_state[name], "mu") for name in state.params}
 
 
 def is_zero(tree) -> bool:
