@@ -14,8 +14,8 @@ os.environ["NPROC"] = "16"
 import jax
 import pytest
 
-# Fixtures of the image tables and figures.
-pytest_plugins = ["image_cells"]
+# Fixtures: cells of image tables and figures; runs to evaluate.
+pytest_plugins = ["image_cells", "evaluated_runs"]
 
 # Each worker of pytest-xdist has a folder of its own: jax does not write cache entries atomically.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla" / os.environ.get("PYTEST_XDIST_WORKER", "main")

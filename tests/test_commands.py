@@ -32,16 +32,6 @@ def image_run(tmp_path_factory) -> Run:
     return train(digits(), tmp_path_factory.mktemp("digits"))
 
 
-@pytest.fixture(scope="module")
-def toy_run(tmp_path_factory) -> Run:
-    return train(toy("vae,tiny"), tmp_path_factory.mktemp("toy"))
-
-
-@pytest.fixture(scope="module")
-def critic_run(tmp_path_factory) -> Run:
-    return train(digits("wgan_gp,tiny"), tmp_path_factory.mktemp("critic"))
-
-
 # (command, options, name of its file, images across, images down); digits are drawn 8 times as large, 3 pixels apart.
 PICTURES = [
     ("sample", ["--n", 5], "samples.png", 3, 2),

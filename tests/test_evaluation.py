@@ -1,31 +1,26 @@
-"""Evaluating a run: figures against direct computations, their intervals and protocol, what is refused and when."""
+"""Evaluating a run: figures against direct computations, their intervals and protocol."""
 
 import dataclasses
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
-from training_runs import digits, toy
 
 from asvae_jax import generation
 from asvae_jax.data.records import Split
 from asvae_jax.distributed import local_mesh
-from asvae_jax.errors import DataError, Preempted
+from asvae_jax.errors import Preempted
 from asvae_jax.evaluation import SAMPLE_SEED, evaluate, table, write_evaluation
 from asvae_jax.examples import Examples
 from asvae_jax.features.networks import open_network
 from asvae_jax.generation import feature_statistics, measure_split
 from asvae_jax.metrics import reconstruction
 from asvae_jax.metrics.frechet import frechet_distance
-from asvae_jax.presets import INCEPTION_FILE
-from asvae_jax.run import Run, decode, encode, load_run, make_autoencode, make_generate, reconstruct
+from asvae_jax.run import Run, decode, encode, make_autoencode, make_generate, reconstruct
 from asvae_jax.scores import DRAWS, score
-from asvae_jax.settings import Config
-from asvae_jax.train import dry_run, train
 
 TRAIN, TEST = 1_438, 359
 OF_IMAGES = ["psnr", "ssim", "mse"]
@@ -37,28 +32,8 @@ OF_FEATURES = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
-    """Trained long enough for its averaged weights to differ from the raw ones, and for some reconstruction."""
-    config = digits(
-        "vae,tiny", training__steps=60, checkpoint__every_steps=20, optimizer__learning_rate=5e-3,
-        ema__half_life_images=160.0,
-    )  # fmt: skip
-    return train(config, tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def result(run) -> dict:
-    return evaluate(run)
-
-
-@pytest.fixture(scope="module")
-def critic_run(tmp_path_factory) -> Run:
-    return train(digits("wgan_gp,tiny"), tmp_path_factory.mktemp("critic"))
-
-
-@pytest.fixture(scope="module")
-def toy_run(tmp_path_factory) -> Run:
-    return train(toy("vae,tiny"), tmp_path_factory.mktemp("toy"))
+def result(digits_run) -> dict:
+    return evaluate(digits_run)
 
 
 def with_evaluation(run: Run, **changes) -> Run:
@@ -91,36 +66,36 @@ def test_every_figure_lies_in_its_interval_and_active_units_has_none(result):
 
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
-def test_reconstruction_is_the_mean_over_every_image_of_the_test_split(weights, run, result):
+def test_reconstruction_is_the_mean_over_every_image_of_the_test_split(weights, digits_run, result):
     # 359 images are 6 batches of 52 and one of 47.
-    images = Examples(run.config).rows(np.arange(TEST))
-    decoded = reconstruct(run, images, weights=weights)
+    images = Examples(digits_run.config).rows(np.arange(TEST))
+    decoded = reconstruct(digits_run, images, weights=weights)
     for name in OF_IMAGES:
         per_image = np.asarray(getattr(reconstruction, name)(jnp.asarray(images), jnp.asarray(decoded)), np.float64)
         assert per_image.shape == (TEST,)
         assert result[weights][name] == pytest.approx(per_image.mean(), rel=1e-5)
 
 
-def test_codes_against_a_direct_computation(run, result, monkeypatch):
-    images = Examples(run.config).rows(np.arange(TEST))
-    codes = encode(run, images)
+def test_codes_against_a_direct_computation(digits_run, result, monkeypatch):
+    images = Examples(digits_run.config).rows(np.arange(TEST))
+    codes = encode(digits_run, images)
     mean, logvar = np.asarray(codes.mean, np.float64), np.asarray(codes.logvar, np.float64)
     kl = 0.5 * np.sum(np.exp(logvar) + mean**2 - 1 - logvar, axis=1)
     assert result["ema"]["kl_real"] == pytest.approx(kl.mean(), rel=1e-5)
 
-    scores = score(run, "ema", Examples(run.config).rows, TEST)
+    scores = score(digits_run, "ema", Examples(digits_run.config).rows, TEST)
     np.testing.assert_allclose(scores.code_variance, mean.var(axis=0), rtol=1e-4)
     assert result["ema"]["active_units"] == np.sum(mean.var(axis=0) > 0.01)
     # That all or none are in use would hide a wrong comparison.
     monkeypatch.setattr("asvae_jax.scores.ACTIVE_VARIANCE", np.sort(mean.var(axis=0))[1])
-    assert scores.active_units == run.config.model.latent_dim - 2
+    assert scores.active_units == digits_run.config.model.latent_dim - 2
 
 
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
-def test_elbo_against_a_direct_computation(value_range, run):
+def test_elbo_against_a_direct_computation(value_range, digits_run):
     # As in training, errors are those of what the networks see.
-    data = dataclasses.replace(run.config.data, value_range=value_range)
-    run = run._replace(config=dataclasses.replace(run.config, data=data))
+    data = dataclasses.replace(digits_run.config.data, value_range=value_range)
+    run = digits_run._replace(config=dataclasses.replace(digits_run.config, data=data))
     images = Examples(run.config).rows(np.arange(TEST))
     codes = encode(run, images)
     mean, std = np.asarray(codes.mean), np.exp(np.asarray(codes.logvar) / 2)
@@ -139,57 +114,58 @@ def test_elbo_against_a_direct_computation(value_range, run):
     assert scored.mean() == pytest.approx(elbo.mean(), rel=1e-5)
 
 
-def test_elbo_of_a_run_is_the_mean_over_its_test_split(run, result):
-    scored = score(run, "ema", Examples(run.config).rows, TEST).per_image["elbo"]
+def test_elbo_of_a_run_is_the_mean_over_its_test_split(digits_run, result):
+    scored = score(digits_run, "ema", Examples(digits_run.config).rows, TEST).per_image["elbo"]
     assert result["ema"]["elbo"] == pytest.approx(scored.mean(), rel=1e-5)
 
 
-def test_run_without_a_kl_in_its_loss_has_no_elbo(run):
-    run = run._replace(config=dataclasses.replace(run.config, method=dataclasses.replace(run.config.method, b_kl=0.0)))
+def test_run_without_a_kl_in_its_loss_has_no_elbo(digits_run):
+    method = dataclasses.replace(digits_run.config.method, b_kl=0.0)
+    run = digits_run._replace(config=dataclasses.replace(digits_run.config, method=method))
     figures = evaluate(with_evaluation(run, measures=("reconstruction",)), weights=["ema"])["ema"]
     assert list(figures) == OF_IMAGES
     assert "elbo" not in score(run, "ema", Examples(run.config).rows, TEST).per_image
 
 
-def test_evaluation_that_is_stopped_leaves_no_file(run, tmp_path):
+def test_evaluation_that_is_stopped_leaves_no_file(digits_run, tmp_path):
     def stop():
         raise Preempted("stopped")
 
     with pytest.raises(Preempted):
-        write_evaluation(run._replace(folder=tmp_path), poll=stop)
+        write_evaluation(digits_run._replace(folder=tmp_path), poll=stop)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_squared_error_is_that_of_the_decoded_mean_code(run):
-    images = Examples(run.config).rows(np.arange(60))
-    scores = score(run, "raw", Examples(run.config).rows, 60)
-    errors = np.square(images - reconstruct(run, images, weights="raw")).sum(axis=(1, 2, 3))
+def test_squared_error_is_that_of_the_decoded_mean_code(digits_run):
+    images = Examples(digits_run.config).rows(np.arange(60))
+    scores = score(digits_run, "raw", Examples(digits_run.config).rows, 60)
+    errors = np.square(images - reconstruct(digits_run, images, weights="raw")).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(scores.per_image["err"], errors, rtol=1e-4)
     np.testing.assert_allclose(scores.per_image["err"], 64 * scores.per_image["mse"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
-def test_fid_is_that_of_all_features_at_once(weights, run, result):
-    real = features_of(Split(run.config.data, "train").rows(np.arange(TRAIN))).astype(np.float64)
-    made = make_generate(run, jax.random.key(SAMPLE_SEED), weights)(np.arange(100))
+def test_fid_is_that_of_all_features_at_once(weights, digits_run, result):
+    real = features_of(Split(digits_run.config.data, "train").rows(np.arange(TRAIN))).astype(np.float64)
+    made = make_generate(digits_run, jax.random.key(SAMPLE_SEED), weights)(np.arange(100))
     generated = features_of(np.asarray(made)).astype(np.float64)
     gaussians = [(x.mean(axis=0), np.cov(x, rowvar=False)) for x in (real, generated)]
     expected = frechet_distance(*gaussians[0], *gaussians[1])
     assert result[weights]["fid_digits_n100"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_features_kept_are_the_first_in_the_order_of_the_split(run, monkeypatch):
+def test_features_kept_are_the_first_in_the_order_of_the_split(digits_run, monkeypatch):
     monkeypatch.setattr(generation, "KEPT", 70)  # a whole batch and a part of the next
-    reference = measure_split(run.config.data, "train", open_network("digits"), 52)
+    reference = measure_split(digits_run.config.data, "train", open_network("digits"), 52)
     order = np.random.RandomState(0).permutation(TRAIN)
-    expected = features_of(Split(run.config.data, "train").rows(order[:70]))
+    expected = features_of(Split(digits_run.config.data, "train").rows(order[:70]))
     assert reference.number == TRAIN and reference.kept.shape == (70, 64)
     np.testing.assert_allclose(reference.kept, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_share_out_all_images(run):
+def test_blocks_share_out_all_images(digits_run):
     network = open_network("digits")
-    images = Split(run.config.data, "test").rows(np.arange(101))
+    images = Split(digits_run.config.data, "test").rows(np.arange(101))
     found = feature_statistics(network, lambda indices: images[indices], 101, 20, blocks=10)
     assert sorted({block.number for block in found.blocks}) == [10, 11] and found.number == 101
     features = features_of(images).astype(np.float64)
@@ -208,29 +184,29 @@ def assert_same_figures(got: dict, expected: dict, rel: float) -> None:
             assert interval == pytest.approx(expected["intervals"][weights][name], abs=rel * size), name
 
 
-def test_figures_do_not_depend_on_the_batch(run, result):
-    assert_same_figures(evaluate(with_evaluation(run, batch_size=20), weights=("ema",)), result, rel=1e-5)
+def test_figures_do_not_depend_on_the_batch(digits_run, result):
+    assert_same_figures(evaluate(with_evaluation(digits_run, batch_size=20), weights=("ema",)), result, rel=1e-5)
 
 
-def test_figures_do_not_depend_on_the_devices(run, result, monkeypatch):
+def test_figures_do_not_depend_on_the_devices(digits_run, result, monkeypatch):
     one = jax.local_devices()[:1]
     assert local_mesh(52).size == 4 and local_mesh(51).size == 3 and local_mesh(53).size == 1
     monkeypatch.setattr(jax, "local_devices", lambda: one)
     assert local_mesh(52).size == 1
-    assert_same_figures(evaluate(run, weights=("ema",)), result, rel=1e-5)
+    assert_same_figures(evaluate(digits_run, weights=("ema",)), result, rel=1e-5)
 
 
-def test_figures_of_a_run_are_the_same_twice(run, result):
-    again = evaluate(run, weights=("ema",))
+def test_figures_of_a_run_are_the_same_twice(digits_run, result):
+    again = evaluate(digits_run, weights=("ema",))
     assert again["ema"] == result["ema"] and again["intervals"]["ema"] == result["intervals"]["ema"]
     assert again["protocol"] == result["protocol"]
 
 
-def test_json_holds_figures_protocol_and_settings(run, tmp_path):
-    path, returned = write_evaluation(run, weights=("ema",), path=tmp_path / "figures.json")
+def test_json_holds_figures_protocol_and_settings(digits_run, tmp_path):
+    path, returned = write_evaluation(digits_run, weights=("ema",), path=tmp_path / "figures.json")
     kept = json.loads((tmp_path / "figures.json").read_text())
     assert path == tmp_path / "figures.json" and kept == returned
-    assert kept["config"] == json.loads(json.dumps(run.config.to_dict())) and kept["config"]["seed"] == 0
+    assert kept["config"] == json.loads(json.dumps(digits_run.config.to_dict())) and kept["config"]["seed"] == 0
     assert kept["step"] == 60 and "raw" not in kept
     protocol = kept["protocol"]
     assert protocol["split"] == "test" and protocol["sample_seed"] == 1 and protocol["generation"]["n_generated"] == 100
@@ -253,10 +229,10 @@ def test_table_has_a_column_for_each_set_of_weights(result):
     assert "[" not in units and sum("[" in line for line in lines) == len(lines) - 2
 
 
-def test_batch_of_calibration_is_that_of_training_whatever_evaluation_uses(run, tmp_path, capsys):
+def test_batch_of_calibration_is_that_of_training_whatever_evaluation_uses(digits_run, tmp_path, capsys):
     # The statistics are the checkpoint's; another batch size in evaluation does not calibrate anew.
     out = tmp_path / "evaluation.json"
-    command(capsys, "evaluate", run.folder, "--batch-size", 20, "--metrics", "reconstruction", "--out", out)
+    command(capsys, "evaluate", digits_run.folder, "--batch-size", 20, "--metrics", "reconstruction", "--out", out)
     protocol = json.loads(out.read_text())["protocol"]
     assert protocol["calibration"] == "2 batches of 52 training images"
 
@@ -272,149 +248,26 @@ def test_wgan_gp_without_features_has_no_figures(critic_run):
     assert result["ema"] == {} and result["raw"] == {}
 
 
-@pytest.mark.parametrize(
-    ("measures", "names"),
-    [
-        (["reconstruction"], OF_IMAGES),
-        (["codes"], OF_CODES),
-        (["fid", "reconstruction"], [*OF_IMAGES, "fid_digits_n30"]),
-        (["kid"], ["kid_digits"]),
-    ],
-)
-def test_metrics_choose_among_the_figures(measures, names, run, tmp_path, capsys):
-    out = tmp_path / "few.json"
-    printed = command(capsys, "evaluate", run.folder, "--metrics", *measures, "--samples", 30, "--out", out)
-    kept = json.loads(out.read_text())
-    assert list(kept["ema"]) == names and list(kept["raw"]) == names
-    assert ("generation" in kept["protocol"]) == bool({"fid", "kid"} & set(measures))
-    assert printed.endswith(f"wrote {out}\n") and all(name in printed for name in names)
-
-
-def test_toys_have_intervals_and_modes_hit_has_none(toy_run, tmp_path, capsys):
-    command(capsys, "evaluate", toy_run.folder)
-    kept = json.loads((toy_run.folder / "evaluation.json").read_text())
-    assert {"kl", "jsd", "modes_hit", "gn_elbo"} <= set(kept["ema"])
-    for weights in ("raw", "ema"):
-        assert set(kept["intervals"][weights]) == set(kept[weights]) - {"modes_hit"}
-        for name, (low, high) in kept["intervals"][weights].items():
-            assert low <= kept[weights][name] <= high, name
-    assert kept["protocol"]["samples"] == 500 and kept["protocol"]["real_seed"] == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--metrics", "reconstuction"], ["reconstuction", "Did you mean 'reconstruction'"]),
-        (["--metrics", "fidd"], ["fidd", "Did you mean 'fid'"]),
-        (["--features", "digit"], ["digit", "Did you mean 'digits'"]),
-        (["--samples", "10"], ["evaluation.samples=10"]),
-        (["--step", "7"], ["7"]),
-        (["--step", "best"], ["no best checkpoint", "evaluation.every_steps"]),
-        (["--out", "figures.txt"], ["figures.txt", ".json"]),
-    ],
-)
-def test_options_that_cannot_be_carried_out_are_refused(options, words, run, capsys):
-    said = refusal(capsys, "evaluate", run.folder, *options)
-    assert all(word in said for word in words), said
-
-
-@pytest.mark.parametrize("options", [["--metrics", "fid"], ["--samples", "100"], ["--features", "digits"]])
-def test_toys_take_no_options_of_images(options, toy_run, capsys):
-    said = refusal(capsys, "evaluate", toy_run.folder, *options)
-    assert "toy" in said and "measures" not in options
-
-
-def test_inception_without_weights_is_refused_before_anything_is_measured(run, capsys, monkeypatch):
-    def never(*_):
-        raise AssertionError("Something was measured.")
-
-    monkeypatch.delenv(INCEPTION_FILE, raising=False)
-    monkeypatch.setattr("asvae_jax.evaluation.score", never)
-    monkeypatch.setattr("asvae_jax.evaluation.measure_generated", never)
-    said = refusal(capsys, "evaluate", run.folder, "--features", "inception")
-    assert "convert-inception" in said and "--features-file" in said and INCEPTION_FILE in said
-
-
-def test_weights_of_inception_are_found_where_the_environment_says(run, capsys, monkeypatch, tmp_path):
-    # What --help of --features-file calls the default, for a run whose config was made without it.
-    monkeypatch.setenv(INCEPTION_FILE, str(tmp_path / "absent.safetensors"))
-    said = refusal(capsys, "evaluate", run.folder, "--features", "inception")
-    assert "there is no file" in said and "absent.safetensors" in said
-
-
-def test_other_features_do_not_look_into_the_file_of_the_first(tmp_path, capsys):
-    config = digits(
-        "vae,tiny",
-        evaluation__features="inception",
-        evaluation__features_file=str(tmp_path / "inception.safetensors"),
-        evaluation__measures=("reconstruction",),
-    )
-    train(config, tmp_path)
-    command(capsys, "evaluate", tmp_path, "--features", "digits", "--metrics", "fid", "--weights", "ema")
-    assert list(json.loads((tmp_path / "evaluation.json").read_text())["ema"]) == ["fid_digits_n100"]
-
-
-def needs_inception() -> Config:
-    return digits("vae,tiny", evaluation__features="inception", evaluation__measures=("fid",))
-
-
-def test_training_that_could_not_be_evaluated_is_refused_before_its_first_step(tmp_path):
-    with pytest.raises(DataError, match="convert-inception") as error:
-        train(needs_inception(), tmp_path / "run")
-    assert error.value.exit_code == 2 and not (tmp_path / "run").exists()
-
-
-def test_dry_run_says_what_evaluation_lacks(tmp_path):
-    with pytest.raises(DataError, match="convert-inception"):
-        dry_run(needs_inception(), tmp_path)
-    missing = digits("vae,tiny", evaluation__reference_file=str(tmp_path / "absent.npz"))
-    with pytest.raises(DataError, match=r"absent\.npz"):
-        dry_run(missing, tmp_path)
-
-
-def test_steps_are_evaluated_into_files_of_their_own(run, result, capsys):
-    command(capsys, "evaluate", run.folder, "--step", 40, "--weights", "ema", "--metrics", "reconstruction")
-    kept = json.loads((run.folder / "evaluation-40.json").read_text())
-    assert kept["step"] == 40 and "raw" not in kept and list(kept["intervals"]) == ["ema"]
-    images = Examples(run.config).rows(np.arange(TEST))
-    decoded = reconstruct(load_run(run.folder, 40), images)
-    assert kept["ema"]["mse"] == pytest.approx(np.mean(np.square(images - decoded)), rel=1e-5)
-    assert kept["ema"]["mse"] != result["ema"]["mse"]
-
-
-def test_folder_of_a_step_is_evaluated_into_a_file_of_its_own(run, capsys):
-    before = json.dumps({"step": 60})
-    (run.folder / "evaluation.json").write_text(before)
-    command(capsys, "evaluate", run.folder / "checkpoints" / "40", "--weights", "ema", "--metrics", "reconstruction")
-    assert (run.folder / "evaluation.json").read_text() == before
-
-
-def test_folder_of_a_run_may_have_the_name_of_a_step(run, tmp_path, capsys):
-    shutil.copytree(run.folder / "checkpoints", tmp_path / "3" / "checkpoints")
-    command(capsys, "evaluate", tmp_path / "3", "--weights", "ema", "--metrics", "reconstruction")
-    assert json.loads((tmp_path / "3" / "evaluation.json").read_text())["step"] == 60
-
-
-def test_generated_image_depends_on_key_and_index_alone(run):
-    generate = make_generate(run, jax.random.key(5), "ema")
+def test_generated_image_depends_on_key_and_index_alone(digits_run):
+    generate = make_generate(digits_run, jax.random.key(5), "ema")
     whole = np.asarray(generate(np.arange(20)))
     assert whole.shape == (20, 8, 8, 1) and whole.dtype == np.uint8
     np.testing.assert_array_equal(np.asarray(generate(np.array([19, 3, 3, 0])))[[0, 1, 3]], whole[[19, 3, 0]])
     np.testing.assert_array_equal(np.asarray(generate(np.array([7])))[0], whole[7])
     assert not np.array_equal(whole[0], whole[1])
     other_key, other_weights = (
-        make_generate(run, jax.random.key(6), "ema"),
-        make_generate(run, jax.random.key(5), "raw"),
+        make_generate(digits_run, jax.random.key(6), "ema"),
+        make_generate(digits_run, jax.random.key(5), "raw"),
     )
     assert not np.array_equal(other_key(np.arange(20)), whole)
     assert not np.array_equal(other_weights(np.arange(20)), whole)
 
 
-def test_generated_images_are_decodings_rounded_to_the_nearest_level(run):
+def test_generated_images_are_decodings_rounded_to_the_nearest_level(digits_run):
     keys = [jax.random.fold_in(jax.random.key(5), index) for index in range(6)]
-    z = np.stack([jax.random.normal(key, (run.config.model.latent_dim,)) for key in keys])
-    levels = 255 * np.asarray(decode(run, z), np.float64)
-    made = np.asarray(make_generate(run, jax.random.key(5), "ema")(np.arange(6)))
+    z = np.stack([jax.random.normal(key, (digits_run.config.model.latent_dim,)) for key in keys])
+    levels = 255 * np.asarray(decode(digits_run, z), np.float64)
+    made = np.asarray(make_generate(digits_run, jax.random.key(5), "ema")(np.arange(6)))
     assert np.abs(made - levels).max() <= 0.5 + 1e-3
     # Neither cut off nor rounded up: as often above as below.
     assert (made > levels).mean() == pytest.approx(0.5, abs=0.15)

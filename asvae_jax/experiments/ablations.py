@@ -95,6 +95,10 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "rate of 6e-4 falling linearly": _LINEAR_FALL,
         "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
         "the encoder at three times the rate from the start": {"optimizer.encoder_rise": 0.0},
+        "the encoder's rate rising to nine times, to the end": {
+            "optimizer.encoder_factor": 9.0,
+            "optimizer.encoder_rise": 1.0,
+        },
         "half the rate": {"optimizer.learning_rate": 4.5e-4},
         "constant rate of a third, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
