@@ -8,7 +8,8 @@ from training_runs import DATA_DIR, ROOT
 
 from asvae_jax.config import load_file, resolve
 from asvae_jax.experiments import image_runs
-from asvae_jax.experiments.image_runs import ImageRuns, make_request
+from asvae_jax.experiments.image_requests import make_request
+from asvae_jax.experiments.image_runs import ImageRuns
 
 METHODS = ("vae", "sintrovae")
 # The sets' own, but tiny, and for the four devices of the tests.

@@ -1,4 +1,4 @@
-"""The `evaluate` command: its options, what it refuses and when, and where it writes."""
+"""The `evaluate` command: its options, what it (and training, for its sake) refuses, and where it writes."""
 
 import json
 import shutil

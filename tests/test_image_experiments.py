@@ -14,7 +14,8 @@ from training_runs import ROOT
 from asvae_jax.config import load_file, resolve
 from asvae_jax.errors import NotFiniteError
 from asvae_jax.experiments import image_runs
-from asvae_jax.experiments.image_runs import Cell, ImageRuns, make_request, title, training_seconds
+from asvae_jax.experiments.image_requests import Cell, make_request, title
+from asvae_jax.experiments.image_runs import ImageRuns, training_seconds
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -121,7 +122,7 @@ def test_inception_measures_the_papers_sets_where_its_weights_are(configs, tmp_p
         sets=["mnist", "digits"], methods=["vae"], seeds=[0], steps=None, configs=configs, workdir=tmp_path, runs=[],
         default_sets=(), default_methods=(), default_seeds=(), needs_encoder=False,
     )  # fmt: skip
-    mnist, digits = (image_runs.Cell(data, "vae", 0) for data in request.sets)
+    mnist, digits = (Cell(data, "vae", 0) for data in request.sets)
     assert request.config(mnist).evaluation.features == "digits"
     monkeypatch.setenv("ASVAE_JAX_INCEPTION", "inception.safetensors")
     assert request.config(mnist).evaluation.features == "inception"

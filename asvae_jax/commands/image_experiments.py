@@ -12,7 +12,7 @@ from asvae_jax.terminal import keep_compiled_programs
 if TYPE_CHECKING:
     # At run time each command imports what it needs.
     from asvae_jax.experiments.image_figures import Figure
-    from asvae_jax.experiments.image_runs import Request
+    from asvae_jax.experiments.image_requests import Request
     from asvae_jax.experiments.image_tables import Table
 
 _TABLES = {
@@ -64,7 +64,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 def _table(arguments: argparse.Namespace) -> None:
     from asvae_jax.experiments import image_tables
-    from asvae_jax.experiments.image_runs import SEEDS
+    from asvae_jax.experiments.image_requests import SEEDS
 
     keep_compiled_programs()
     table = image_tables.TABLES[arguments.number]
@@ -84,7 +84,7 @@ def _figure(arguments: argparse.Namespace) -> None:
 
 
 def _request(arguments: argparse.Namespace, made: "Table | Figure", seeds: tuple[int, ...]) -> "Request":
-    from asvae_jax.experiments.image_runs import make_request
+    from asvae_jax.experiments.image_requests import make_request
 
     return make_request(
         sets=arguments.sets,

@@ -10,17 +10,8 @@ import numpy as np
 from PIL import Image
 
 from asvae_jax.examples import preview_examples
-from asvae_jax.experiments.image_runs import (
-    METHODS,
-    SEEDS,
-    SETS,
-    WEIGHTS,
-    ImageRuns,
-    Request,
-    has_encoder,
-    read_records,
-    title,
-)
+from asvae_jax.experiments.image_requests import METHODS, SEEDS, SETS, Request, has_encoder, title
+from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, read_records
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.figures import Course, courses_sheet, image_sheet
 from asvae_jax.run import Run, decode, encode, load_run, reconstruct, sample_images

@@ -1,160 +1,30 @@
-"""Runs on image sets as cells of a table: which are wanted, which are there already, and the training of the others.
+"""Runs on image sets as cells of a table: which are there already, and the training of the others.
 
 A cell is a run in a folder of its own. One that is finished and evaluated is read, one that was interrupted goes on.
 """
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from asvae_jax.comparison import Group, read_groups
-from asvae_jax.config import load_file, of_this_version, resolve
+from asvae_jax.config import of_this_version, resolve
 from asvae_jax.continuation import differences
 from asvae_jax.data.prepare import open_prepared, prepare_command
 from asvae_jax.errors import ConfigError, DataError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
-from asvae_jax.presets import INCEPTION_FILE, READINGS, usual_file, variant_of
+from asvae_jax.experiments.image_requests import Cell, Request, stored_settings
+from asvae_jax.presets import INCEPTION_FILE
 from asvae_jax.run import Weights, load_run
 from asvae_jax.settings import BY_FEATURES, Config, ImageData, ImageEvaluation
 from asvae_jax.train import train
 
 _log = logging.getLogger(__name__)
 
-SETS = ("digits", "mnist5k", "faces25", "photos32", "mnist", "cifar10", "oxford_buildings", "celeba128", "celeba256")
-"""Those that a table is made of unless told otherwise: some that need no download, then the paper's own."""
-
-PAPERS_SETS = ("mnist", "cifar10", "oxford_buildings", "celeba128", "celeba256")
-
-METHODS = ("wgan_gp", "vae", "introvae", "sintrovae", *(f"asintrovae,{reading}" for reading in READINGS))
-"""In the order of the paper's tables."""
-
-
-def has_encoder(method: str) -> bool:
-    """Whether images have codes by a method, given as its config's words."""
-    return method.partition(",")[0] != "wgan_gp"
-
-
-SEEDS = (0, 1, 2)
-"""Of every cell, unless told otherwise."""
-
 WEIGHTS: Weights = "ema"
 """Which all tables and figures are of."""
-
-# How often a run is evaluated on its way: the points of a curve.
-_CURVE_POINTS = 10
-
-
-class Cell(NamedTuple):
-    """One run.
-
-    Fields:
-      data: an image set.
-      method: words of its config: "sintrovae", "asintrovae,released".
-      seed: of the run.
-    """
-
-    data: str
-    method: str
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.data} {self.method} seed {self.seed}"
-
-
-class Request(NamedTuple):
-    """What a table or a figure is to be made of.
-
-    Fields:
-      sets, methods, seeds: a cell for each combination of these.
-      steps: of every run; None for those of each config file.
-      configs: the folder of the config files.
-      workdir: the folder that holds the cells' own.
-      given: finished runs that lie elsewhere, by the cell that each stands for.
-      train: whether cells that are not there are trained.
-    """
-
-    sets: tuple[str, ...]
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    steps: int | None
-    configs: Path
-    workdir: Path
-    given: dict[Cell, Path]
-    train: bool
-
-    def config(self, cell: Cell) -> Config:
-        """The settings of a cell that is trained here."""
-        file = self.configs / f"{cell.data}.py"
-        if not file.is_file():
-            raise ConfigError(
-                f"There is no {file}; run this in a checkout, or say with --configs where its configs are."
-            )
-        config = load_file(f"{file}:{cell.method}")
-        config.seed = cell.seed
-        if self.steps:
-            _set_steps(config, self.steps)
-        _set_measures(config)
-        return resolve(config)
-
-    def folder(self, cell: Cell) -> Path:
-        """Where the run of a cell lies, or is to lie."""
-        if cell in self.given:
-            return self.given[cell]
-        steps = self.config(cell).training.steps
-        return self.workdir.absolute() / cell.data / f"{cell.method.replace(',', '-')}-t{steps}-s{cell.seed}"
-
-
-def make_request(
-    *,
-    sets: Sequence[str] | None,
-    methods: Sequence[str] | None,
-    seeds: Sequence[int] | None,
-    steps: int | None,
-    configs: Path,
-    workdir: Path,
-    runs: Sequence[Path],
-    default_sets: Sequence[str],
-    default_methods: Sequence[str],
-    default_seeds: Sequence[int],
-    needs_encoder: bool,
-) -> Request:
-    """A request with what is left open filled in: by what the runs that are given have, else by the defaults.
-
-    Given runs alone ask for no training; given runs and `sets` ask for what they lack of these.
-
-    Raises:
-      DataError: if a folder is no run on images, or two runs stand for one cell.
-      ConfigError: if two of `methods` are one, or one has no encoder where `needs_encoder`.
-    """
-    given: dict[Cell, Path] = {}
-    given_steps = set()
-    for folder in runs:
-        settings = _stored_settings(folder)
-        cell = Cell(settings["data"]["name"], variant_of(settings["method"]), settings["seed"])
-        if cell in given:
-            raise DataError(f"{given[cell]} and {folder} are both {cell}; give one of them.")
-        given[cell] = folder
-        given_steps.add(settings["training"]["steps"])
-    request = Request(
-        sets=tuple(sets or _in_order((cell.data for cell in given), SETS) or default_sets),
-        methods=tuple(methods or _of_given(given, default_methods) or default_methods),
-        seeds=tuple(seeds or sorted({cell.seed for cell in given}) or default_seeds),
-        steps=steps,
-        configs=configs,
-        workdir=workdir,
-        given=given,
-        train=bool(sets) or not given,
-    )
-    _check_methods(request, needs_encoder)
-    if steps is None and len(given_steps) == 1:
-        # Only worth a word where it is not the config's own.
-        usual = {request.config(cell).training.steps for cell in given}
-        return request if usual == given_steps else request._replace(steps=given_steps.pop())
-    return request
 
 
 class ImageRuns:
@@ -218,7 +88,7 @@ class ImageRuns:
         given = next((cell for cell in cells if cell in self.request.given), None)
         if given is None:
             return []
-        return differences(self.request.config(given), resolve(_stored_settings(self.request.given[given])))
+        return differences(self.request.config(given), resolve(stored_settings(self.request.given[given])))
 
     def _cells(self) -> list[Cell]:
         """Seed by seed, so that an early end leaves all methods equally far."""
@@ -299,13 +169,6 @@ def _is_measured(config: Config, result: dict[str, Any]) -> bool:
     return (generation["features"], generation["n_generated"]) == (wanted.features, wanted.samples)
 
 
-def title(method: str) -> str:
-    """A method as people write it."""
-    name, _, rest = method.partition(",")
-    names = {"wgan_gp": "WGAN-GP", "vae": "VAE", "introvae": "IntroVAE", "sintrovae": "S-IntroVAE"}
-    return names.get(name, "AS-IntroVAE") + (f" ({rest.replace(',', ', ')})" if rest else "")
-
-
 def read_records(folder: Path) -> list[dict[str, float]]:
     """What a run has logged, in order; a record has its "step". Those with "config" head what one process logged.
 
@@ -332,70 +195,11 @@ def training_seconds(folder: Path) -> float:
     return seconds
 
 
-def _check_methods(request: Request, needs_encoder: bool) -> None:
-    """Raises a ConfigError if a method has nothing to show, or if two that are to be trained have the same settings."""
-    for method in request.methods:
-        if needs_encoder and not has_encoder(method):
-            raise ConfigError(f"This is made by way of codes, and {method} has no encoder; leave it out.")
-    if not request.train:
-        return
-    known: dict[Config, str] = {}
-    for method in request.methods:
-        config = request.config(Cell(request.sets[0], method, request.seeds[0]))
-        if config in known:
-            raise ConfigError(f"--methods {known[config]} and {method} are the same; give one of them.")
-        known[config] = method
-
-
-def _set_steps(config: ConfigDict, steps: int) -> None:
-    """Another length of training, with what happens on the way at the same share of it."""
-    share = steps / config.training.steps
-    config.optimizer.milestone_steps = tuple(round(share * step) for step in config.optimizer.milestone_steps)
-    config.training.warmup_steps = round(share * config.training.warmup_steps)
-    # So that a short run has a curve too, and a long one loses no more to an interruption.
-    config.checkpoint.every_steps = max(1, round(min(1, share) * config.checkpoint.every_steps))
-    config.training.steps = steps
-
-
-def _set_measures(config: ConfigDict) -> None:
-    """All measures that can be had, and those that are cheap on the way, too."""
-    evaluation, inception = config.evaluation, usual_file("inception")
-    if inception and (evaluation.features == "inception" or config.data.name in PAPERS_SETS):
-        evaluation.update(features="inception", features_file=inception)
-        evaluation.measures = ("reconstruction", "codes", *BY_FEATURES)
-    if evaluation.features == "digits" or "fid" not in evaluation.measures:
-        every = config.checkpoint.every_steps
-        evaluation.every_steps = every * max(1, config.training.steps // (_CURVE_POINTS * every))
-
-
-def _stored_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        settings = of_this_version(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} is no run ({error}); --runs takes the folders of finished runs.") from error
-    if not isinstance(resolve(settings).data, ImageData):
-        raise DataError(f"{folder} is a run on {settings['data']['name']}, which has no images.")
-    return settings
-
-
 def _steps(folder: Path) -> int:
     """How many a given run is to have."""
-    return _stored_settings(folder)["training"]["steps"]
+    return stored_settings(folder)["training"]["steps"]
 
 
 def _images(settings: dict[str, Any]) -> int:
     """How many a run sees."""
     return settings["training"]["steps"] * settings["data"]["batch_size"]
-
-
-def _of_given(given: Iterable[Cell], wanted: Iterable[str]) -> list[str]:
-    """The methods of given runs that a table has a row for, and all that have no name of their own."""
-    found = {cell.method for cell in given}
-    return [method for method in _in_order(found, METHODS) if method in wanted or method not in METHODS]
-
-
-def _in_order(words: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Each once: first those of `order`, then the others."""
-    found = set(words)
-    return [word for word in order if word in found] + sorted(found - set(order))

@@ -8,18 +8,8 @@ import numpy as np
 
 from asvae_jax import comparison
 from asvae_jax.comparison import Group
-from asvae_jax.experiments.image_runs import (
-    METHODS,
-    PAPERS_SETS,
-    SEEDS,
-    SETS,
-    WEIGHTS,
-    ImageRuns,
-    Request,
-    has_encoder,
-    title,
-    training_seconds,
-)
+from asvae_jax.experiments.image_requests import METHODS, PAPERS_SETS, SEEDS, SETS, Request, has_encoder, title
+from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, training_seconds
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
 from asvae_jax.metrics.intervals import with_interval
 
