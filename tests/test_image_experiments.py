@@ -92,6 +92,24 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
     assert stored(tmp_path / "runs", "vae", 0)["ema"] == pytest.approx(whole["ema"])
 
 
+def test_cell_compared_with_another_programs_statistics_is_measured_against_its_own(configs, workdir, tmp_path, capsys):
+    folder = tmp_path / "runs" / "digits" / "vae-t4-s0"
+    shutil.copytree(workdir / "digits" / "vae-t4-s0", folder)
+    own = stored(workdir, "vae", 0)["ema"]["fid_digits_n100"]
+    # A set that is measured by FID alone, for which such statistics serve.
+    (tmp_path / "digits.py").write_text(
+        (configs / "digits.py").read_text().replace("52\n", '52\n    config.evaluation.measures = ("fid",)\n')
+    )
+    np.savez(tmp_path / "pytorch.npz", mu=np.zeros(64), sigma=np.eye(64))
+    arguments = ["--sets", "digits", "--methods", "vae", "--seeds", 0, "--configs", tmp_path]
+    arguments += ["--workdir", tmp_path / "runs", "--out", tmp_path]
+
+    command(capsys, "evaluate", folder, "--metrics", "fid", "--reference", tmp_path / "pytorch.npz")
+    assert stored(tmp_path / "runs", "vae", 0)["ema"]["fid_digits_n100"] != pytest.approx(own, rel=0.01)
+    command(capsys, "table", 2, *arguments)
+    assert stored(tmp_path / "runs", "vae", 0)["ema"]["fid_digits_n100"] == pytest.approx(own)
+
+
 def test_steps_stretch_what_happens_on_the_way(tmp_path):
     request = make_request(
         sets=["digits"], methods=["vae"], seeds=[7], steps=400, configs=ROOT / "configs", workdir=tmp_path, runs=[],

@@ -158,7 +158,8 @@ class ImageRuns:
 
 
 def _is_measured(config: Config, result: dict[str, Any]) -> bool:
-    """Whether an evaluation has all that a config asks for, by the features and of as many images as it says."""
+    """Whether an evaluation has all that a config asks for, by the features, of as many images and against the
+    reference that it says."""
     wanted = config.evaluation
     assert isinstance(wanted, ImageEvaluation)
     if not set(wanted.measures) <= set(result.get("measures", ())):
@@ -166,7 +167,11 @@ def _is_measured(config: Config, result: dict[str, Any]) -> bool:
     if not set(wanted.measures) & set(BY_FEATURES):
         return True
     generation = result["protocol"]["generation"]
-    return (generation["features"], generation["n_generated"]) == (wanted.features, wanted.samples)
+    if (generation["features"], generation["n_generated"]) != (wanted.features, wanted.samples):
+        return False
+    # The others were found to be of the training split when they were read.
+    unchecked = generation["reference"].get("unchecked_file")
+    return unchecked is None or unchecked == Path(wanted.reference_file).name
 
 
 def read_records(folder: Path) -> list[dict[str, float]]:
