@@ -49,7 +49,7 @@ def asintrovae(config: Config) -> Method:
         objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
         loss, terms = objective(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
-            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=w_enc, alpha=alpha,
+            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=w_enc, alpha=alpha, w_exp=setting.w_exp,
         )  # fmt: skip
         if setting.slope_weight:
             # The directions need only be independent of the real images, as the fake stream's noise is.

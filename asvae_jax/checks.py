@@ -151,6 +151,11 @@ def check(config: Config) -> None:
             f"method.late_alpha_factor={method.late_alpha_factor} multiplies method.alpha; must be positive.",
         )
         _require(
+            method.w_exp > 0,
+            f"method.w_exp={method.w_exp} weighs the exponential, without which nothing parts real from fake images; must "
+            "be positive.",
+        )
+        _require(
             method.late_w_enc_factor == 1 or method.w_enc > 0,
             f"method.late_w_enc_factor={method.late_w_enc_factor} has nothing to multiply if w_enc=0; set it to 1.",
         )

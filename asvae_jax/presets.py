@@ -40,7 +40,7 @@ INCEPTION_FILE = "ASVAE_JAX_INCEPTION"
 _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0, w_dec_growth=1.0)
 _DISTANCE = dict(
     kernel="per_dim", bandwidth=0.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
-    late_w_enc_factor=1.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
+    late_w_enc_factor=1.0, w_exp=1.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
     slope_weight=0.0, slope_until=0.0,
 )  # fmt: skip
 _MEANS = dict(
@@ -142,7 +142,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
         method=dict(
             w_enc=10 * betas.b_kl / 3 if apart and not falls else 2.5, w_dec=3.0, balance_pulls=True,
             means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25,
-            late_w_enc_factor=4 * betas.b_kl / 3 if falls else 1.0, slope_weight=1e-3, slope_until=0.5,
+            late_w_enc_factor=4 * betas.b_kl / 3 if falls else 1.0, w_exp=1.0, slope_weight=1e-3, slope_until=0.5,
         ),
         optimizer=dict(
             learning_rate=9e-4, fall_power=2.0, final_factor=0.01, encoder_factor=3.0, encoder_rise=0.5
@@ -210,7 +210,7 @@ def images(
     recommended = _Recommended(
         method=dict(
             w_enc=0.25, w_dec=1.0, balance_pulls=False, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
-            late_w_enc_factor=1.0, slope_weight=0.0, slope_until=0.0,
+            late_w_enc_factor=1.0, w_exp=1.0, slope_weight=0.0, slope_until=0.0,
         ),
         optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
     )  # fmt: skip

@@ -54,6 +54,7 @@ class AsIntroVae:
     b_neg: float
     scale: float
     alpha: float
+    w_exp: float
     gamma_r: float
     rec_target_gradient: bool
     kl_schedule: Literal["linear", "tanh", "constant", "none"]

@@ -18,7 +18,7 @@ from asvae_jax.settings import Config
 
 SWEPT = (
     "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "w_dec_growth", "alpha", "late_alpha_factor",
-    "late_w_enc_factor",
+    "late_w_enc_factor", "w_exp",
 )  # fmt: skip
 """Numbers of a method that may differ within one program. Words, shapes and all other sections may not."""
 

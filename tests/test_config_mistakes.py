@@ -88,6 +88,7 @@ from asvae_jax.settings import IMAGE_SETS
         ("vae", dict(model__logvar_range=(2.0, 1.0)), r"model\.logvar_range must be \(low, high\)"),
         ("vae", dict(model__logvar_range=(1.0,)), r"model\.logvar_range must be \(low, high\)"),
         ("sintrovae", dict(method__alpha=0.0), r"method\.alpha must be positive"),
+        ("asintrovae", dict(method__w_exp=0.0), r"method\.w_exp=0\.0 weighs the exponential.*must be positive"),
         ("wgan_gp", dict(method__critic_steps=0), r"method\.critic_steps must be positive"),
         # Impossible combinations
         (
