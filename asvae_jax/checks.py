@@ -152,8 +152,8 @@ def check(config: Config) -> None:
         )
         _require(
             method.w_exp > 0,
-            f"method.w_exp={method.w_exp} weighs the exponential, without which nothing parts real from fake images; must "
-            "be positive.",
+            f"method.w_exp={method.w_exp} weighs the exponential, without which nothing parts real from fake images; "
+            "must be positive.",
         )
         _require(
             method.late_w_enc_factor == 1 or method.w_enc > 0,
