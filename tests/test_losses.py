@@ -28,8 +28,9 @@ BATCH = dict(
     penalty=jnp.array([0.25, 0.75]),
 )
 NUMBERS = dict(
-    b_rec=0.5, b_kl=2.0, b_neg=0.4, scale=0.1, alpha=2.0, margin=5.0, gamma_r=0.3, w_enc=3.0, w_dec=4.0, gp_weight=10.0
-)
+    b_rec=0.5, b_kl=2.0, b_neg=0.4, scale=0.1, alpha=2.0, margin=5.0, gamma_r=0.3, w_enc=3.0, w_dec=4.0,
+    gp_weight=10.0, w_exp=1.2,
+)  # fmt: skip
 LOSSES = {name: function for name, function in vars(losses).items() if name.endswith("_loss")}
 
 
@@ -50,13 +51,12 @@ def soft_exp(err, divergence, weight=-2 * 0.1):
     return math.exp(weight * (0.5 * err + 0.4 * divergence))
 
 
-S_ADVERSARIAL = (
-    (soft_exp(4, 1) + soft_exp(6, 2) + soft_exp(5, 9) + soft_exp(7, 11)) / 2 / 4
-)  # means, then 1 / (2 alpha)
+# Means, then 1.2 / (2 alpha).
+S_ADVERSARIAL = 1.2 * (soft_exp(4, 1) + soft_exp(6, 2) + soft_exp(5, 9) + soft_exp(7, 11)) / 2 / 4
 # Blend: 0.25 KL + 0.75 * 3 * 0.5.
 AS_BLEND = {kl: 0.25 * kl + 1.125 for kl in (1, 2, 9, 11)}
-AS_ADVERSARIAL = sum(soft_exp(err, AS_BLEND[kl]) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
-OUTSIDE_ADVERSARIAL = sum(soft_exp(err, 0.25 * kl) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
+AS_ADVERSARIAL = 1.2 * sum(soft_exp(err, AS_BLEND[kl]) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
+OUTSIDE_ADVERSARIAL = 1.2 * sum(soft_exp(err, 0.25 * kl) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
 
 BY_HAND = {
     # 0.1 * 0.5 * 2, 0.1 * 2 * 3
@@ -186,6 +186,24 @@ def test_redecoding_can_be_left_out(name):
 
 
 # Their parts
+
+
+@pytest.mark.parametrize(("share", "kl"), [(2.0, 1.24179), (0.5, 0.0)])
+def test_encoder_is_content_with_the_kl_that_the_densities_give(share, kl):
+    """Real images at a place and `share` times as many fake ones: log(2 * share * 0.9 / 0.7) / 0.9 - 0.2 * 2.6 / 0.9
+    nats, or none."""
+    numbers = dict(b_rec=0.2, b_kl=0.7, b_neg=0.9, scale=0.5, alpha=2.0)
+
+    @jax.grad
+    def slope(kl):
+        # So many more of them are as good as so much more weight.
+        loss, _ = losses.sintrovae_encoder_loss(err, kl, err, kl, err, kl, **numbers, w_exp=2 * share)
+        return loss
+
+    err = jnp.array([2.6])
+    at, above = (float(slope(jnp.array([value]))[0]) for value in (kl, kl + 0.1))
+    assert abs(at) < 1e-5 if kl else at > 0.01
+    assert above > 0.01
 
 
 def test_reconstruction_error_sums_over_all_axes_but_the_batch():

@@ -73,6 +73,11 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "method.w_enc": lambda betas: 5 * betas.b_kl,
             "method.late_w_enc_factor": 2 / 3,
         },
+        "w_enc, the exponential and the slope's bound in proportion to b_kl": {
+            **_SMALL_WEIGHT,
+            "method.w_exp": lambda betas: 10 * betas.b_kl / 3,
+            "method.slope_weight": lambda betas: 10 * betas.b_kl / 3e3,
+        },
         "w_enc 1 throughout": {"method.w_enc": 1.0, **_ONE_WEIGHT},
         "w_enc 2.5 throughout": _GREATER_WEIGHT,
         "w_enc 10 throughout": {"method.w_enc": 10.0, **_ONE_WEIGHT},
