@@ -60,7 +60,7 @@ def asintrovae(config: Config) -> Method:
         in_exponent = 0.0 if outside else weight * w_enc * d
         health = {
             **stream_health(config, s),
-            **saturation(setting, s.err_fake, c * kl_fake + in_exponent, alpha),
+            **saturation(setting, s.err_fake / setting.w_exp, c * kl_fake + in_exponent, alpha),
             **dict(zip(("as_distance", "means_distance"), found, strict=False)),
             "kl_weight": c,
         }

@@ -148,7 +148,6 @@ def sintrovae_encoder_loss(
     b_neg: float,
     scale: float,
     alpha: float | jax.Array = 2.0,
-    w_exp: float | jax.Array = 1.0,
 ) -> Loss:
     """S-IntroVAE's encoder (arXiv 2012.13253, Eq. 5 and Algorithm 1): the ELBO of real images up, the exponential one
     of rec and fake down.
@@ -159,9 +158,6 @@ def sintrovae_encoder_loss(
       b_neg: weight of the KL within the exponent.
       scale: size of one pixel.
       alpha: sharpness of the exponential.
-      w_exp: weight of the exponential, 1 in the paper. Where the densities are p and q for real and fake images, the
-        encoder is content with a KL of log(w_exp * b_neg * q / (b_kl * p)) / (alpha * scale * b_neg) nats, less what
-        the error adds, and with none where that is negative: there it no longer tells how many fake images are missing.
     """
     chex.assert_equal_shape([err_real, kl_real, err_rec, kl_rec, err_fake, kl_fake])
     exponential = partial(soft_exp_elbo, b_rec=b_rec, b_neg=b_neg, scale=scale, alpha=alpha)
@@ -169,7 +165,7 @@ def sintrovae_encoder_loss(
     return _total(
         reconstruction=scale * b_rec * jnp.mean(err_real),
         kl=scale * b_kl * jnp.mean(kl_real),
-        adversarial=w_exp * (jnp.mean(exp_rec) + jnp.mean(exp_fake)) / (2 * alpha),
+        adversarial=(jnp.mean(exp_rec) + jnp.mean(exp_fake)) / (2 * alpha),
     )
 
 
@@ -220,7 +216,7 @@ def asintrovae_encoder_loss(
     scale: float,
     w_enc: float | jax.Array,
     alpha: float | jax.Array = 2.0,
-    w_exp: float | jax.Array = 1.0,
+    w_exp: float = 1.0,
 ) -> Loss:
     """AS-IntroVAE's encoder (arXiv 2206.13903, Eqs. 6 and 9): S-IntroVAE's, with c * KL + (1 - c) * w_enc * D within
     the exponent.
@@ -233,13 +229,19 @@ def asintrovae_encoder_loss(
       kl_weight: c, a scalar in [0, 1].
       distance_weight: what stands in the place of 1 - c, a scalar.
       w_enc: weight of D, beside a KL in nats.
-      b_rec, b_kl, b_neg, scale, alpha, w_exp: as in `sintrovae_encoder_loss`.
+      w_exp: weight of the exponential, 1 in the papers; the error within it counts b_rec / w_exp. So the loss is w_exp
+        times that of b_rec / w_exp and b_kl / w_exp, and a heavy KL does not drown the exponential. Where real images
+        have the density p and both others q, the encoder is content with a KL of (log(w_exp * b_neg * q / (b_kl * p)) -
+        alpha * scale * b_rec * err / w_exp) / (alpha * scale * b_neg) nats, and with none where that is negative: there
+        KL no longer tells how many fake images are missing.
+      b_rec, b_kl, b_neg, scale, alpha: as in `sintrovae_encoder_loss`.
     """
     weighted = w_enc * _annealed(distance, kl_weight, distance_weight)
-    return sintrovae_encoder_loss(
+    _, terms = sintrovae_encoder_loss(
         err_real, kl_real, err_rec, kl_weight * kl_rec + weighted, err_fake, kl_weight * kl_fake + weighted,
-        b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, alpha=alpha, w_exp=w_exp,
+        b_rec=b_rec / w_exp, b_kl=b_kl / w_exp, b_neg=b_neg, scale=scale, alpha=alpha,
     )  # fmt: skip
+    return _total(**{name: w_exp * term for name, term in terms.items()})
 
 
 def asintrovae_decoder_loss(
@@ -295,7 +297,7 @@ def asintrovae_outside_encoder_loss(
     scale: float,
     w_enc: float | jax.Array,
     alpha: float | jax.Array = 2.0,
-    w_exp: float | jax.Array = 1.0,
+    w_exp: float = 1.0,
 ) -> Loss:
     """`asintrovae_encoder_loss` with D outside the exponential, a term of its own (arXiv 2206.13903, Eqs. 5 and 6
     taken literally): a saturated exponential cannot silence it.
@@ -306,8 +308,9 @@ def asintrovae_outside_encoder_loss(
     """
     _, terms = sintrovae_encoder_loss(
         err_real, kl_real, err_rec, kl_weight * kl_rec, err_fake, kl_weight * kl_fake,
-        b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, alpha=alpha, w_exp=w_exp,
+        b_rec=b_rec / w_exp, b_kl=b_kl / w_exp, b_neg=b_neg, scale=scale, alpha=alpha,
     )  # fmt: skip
+    terms = {name: w_exp * term for name, term in terms.items()}
     return _total(**terms, distance=-scale * w_enc * _annealed(distance, kl_weight, distance_weight))
 
 

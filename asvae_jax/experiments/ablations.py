@@ -78,12 +78,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "method.w_exp": lambda betas: 10 * betas.b_kl / 3,
             "method.slope_weight": lambda betas: 10 * betas.b_kl / 3e3,
         },
-        "the game of b_kl 0.3, at the same ratio of b_rec to it": {
-            **_ONE_WEIGHT,
-            "method.w_enc": 1.0,
-            "method.b_kl": 0.3,
-            "method.b_rec": lambda betas: 0.3 * betas.b_rec / betas.b_kl,
-        },
         "w_enc 1 throughout": {"method.w_enc": 1.0, **_ONE_WEIGHT},
         "w_enc 2.5 throughout": _GREATER_WEIGHT,
         "w_enc 10 throughout": {"method.w_enc": 10.0, **_ONE_WEIGHT},
