@@ -90,14 +90,6 @@ def check(config: Config) -> None:
         not (optimizer.encoder_rise and optimizer.encoder_factor == 1),
         f"optimizer.encoder_rise={optimizer.encoder_rise} has nothing to rise to if encoder_factor=1; set it to 0.",
     )
-    _require(
-        optimizer.encoder_rise_power > 0,
-        f"optimizer.encoder_rise_power must be positive, got {optimizer.encoder_rise_power}.",
-    )
-    _require(
-        not (optimizer.encoder_rise_power != 1 and not optimizer.encoder_rise),
-        f"optimizer.encoder_rise_power={optimizer.encoder_rise_power} shapes no rise if encoder_rise=0; set it to 1.",
-    )
     for step in optimizer.milestone_steps:
         _require(
             0 < step < training.steps,

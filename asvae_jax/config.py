@@ -72,9 +72,7 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
             del method["narrow_bandwidths"]
         # The bound on the codes' slope used to last to the end.
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
-    without = dict(
-        final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0, encoder_rise_power=1.0
-    )  # fmt: skip
+    without = dict(final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0)
     optimizer = {**without, **settings["optimizer"]}
     return {**settings, "method": method, "optimizer": optimizer}
 

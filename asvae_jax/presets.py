@@ -319,8 +319,8 @@ def _optimizer(
     words: _Words, recommended: _Recommended, milestone_steps: Sequence[int], learning_rate: float = 2e-4
 ) -> dict[str, Any]:
     adam = dict(
-        learning_rate=learning_rate, encoder_factor=1.0, encoder_rise=0.0, encoder_rise_power=1.0, b1=0.9, b2=0.999,
-        final_factor=1.0, fall_power=1.0,
+        learning_rate=learning_rate, encoder_factor=1.0, encoder_rise=0.0, b1=0.9, b2=0.999, final_factor=1.0,
+        fall_power=1.0,
     )  # fmt: skip
     if words.method == "wgan_gp":
         adam |= dict(learning_rate=1e-4, b1=0.0, b2=0.9)

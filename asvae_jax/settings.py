@@ -170,14 +170,12 @@ class Optimizer:
     """Adam for both networks; the rate is multiplied by `milestone_factor` at each of `milestone_steps` and falls
     over `training.steps` T to `final_factor` of itself, 1 for not at all, as (1 - step / T) ** `fall_power`: 1 is a
     straight line, 2 stays longer where it is low. The encoder (or critic) moves at `encoder_factor` times that rate
-    (two time scales: arXiv 1706.08500), towards which it rises from the decoder's own over the first `encoder_rise` of
-    the steps, 0 for at once, as the share of them that is done ** `encoder_rise_power`: 1 is a straight line, 2 stays
-    longer near the decoder's. `clip_norm` 0 clips nothing."""
+    (two time scales: arXiv 1706.08500), towards which it rises linearly from the decoder's own over the first
+    `encoder_rise` of the steps, 0 for at once. `clip_norm` 0 clips nothing."""
 
     learning_rate: float
     encoder_factor: float
     encoder_rise: float
-    encoder_rise_power: float
     b1: float
     b2: float
     milestone_steps: tuple[int, ...]

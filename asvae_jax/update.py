@@ -222,7 +222,7 @@ def _encoder_factor(config: Config, step: jax.Array) -> jax.typing.ArrayLike:
     if not setting.encoder_rise:
         return setting.encoder_factor
     share = jnp.minimum(step / (setting.encoder_rise * config.training.steps), 1.0)
-    return 1 + (setting.encoder_factor - 1) * share**setting.encoder_rise_power
+    return 1 + (setting.encoder_factor - 1) * share
 
 
 def _move(config: Config, gradient: Any, state: TrainState, name: str) -> tuple[Any, Any]:

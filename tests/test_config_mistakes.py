@@ -77,7 +77,6 @@ from asvae_jax.settings import IMAGE_SETS
         ("vae", dict(optimizer__learning_rate=0.0), r"optimizer\.learning_rate must be positive"),
         ("vae", dict(optimizer__encoder_factor=0.0), r"optimizer\.encoder_factor must be positive, got 0\.0"),
         ("vae", dict(optimizer__encoder_rise=1.5), r"optimizer\.encoder_rise must lie in \[0, 1\], got 1\.5"),
-        ("vae", dict(optimizer__encoder_rise_power=0.0), r"optimizer\.encoder_rise_power must be positive, got 0\.0"),
         ("vae", dict(optimizer__final_factor=1.5), r"optimizer\.final_factor must lie in \[0, 1\], got 1\.5"),
         ("vae", dict(optimizer__fall_power=0.0), r"optimizer\.fall_power must be positive, got 0\.0"),
         ("vae", dict(evaluation__samples=-5), r"evaluation\.samples must be positive, got -5"),
@@ -157,7 +156,6 @@ from asvae_jax.settings import IMAGE_SETS
             r"method\.kl_rate=5\.0 is the KL weight itself .* must lie in \[0, 1\]",
         ),
         ("vae", dict(optimizer__encoder_rise=0.5), r"optimizer\.encoder_rise=0\.5 has nothing to rise to"),
-        ("vae", dict(optimizer__encoder_rise_power=2.0), r"optimizer\.encoder_rise_power=2\.0 shapes no rise"),
         ("vae", dict(optimizer__fall_power=2.0), r"optimizer\.fall_power=2\.0 shapes no fall if final_factor=1"),
         (
             "asintrovae",

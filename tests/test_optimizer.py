@@ -105,14 +105,10 @@ def test_encoder_moves_at_its_own_multiple_of_the_rate(name):
     assert furthest == pytest.approx({"encoder": 8e-4, "decoder": 2e-4}, rel=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("step", "power", "factor"),
-    [(0, 1.0, 1.0), (5, 1.0, 2.5), (10, 1.0, 4.0), (15, 1.0, 4.0), (5, 2.0, 1.75), (10, 2.0, 4.0)],
-)
-def test_encoder_rate_rises_to_its_multiple(step, power, factor):
+@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (5, 2.5), (10, 4.0), (15, 4.0)])
+def test_encoder_rate_rises_to_its_multiple(step, factor):
     # Of 20 steps.
-    rise = dict(optimizer__encoder_factor=4.0, optimizer__encoder_rise=0.5, optimizer__encoder_rise_power=power)
-    config = toy_config("vae", **rise)
+    config = toy_config("vae", optimizer__encoder_factor=4.0, optimizer__encoder_rise=0.5)
     state, images, noise = toy_inputs(config)
     state = state._replace(step=jnp.int32(step))
     new, _ = jax.jit(make_update(config))(state, images, noise)

@@ -104,11 +104,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "optimizer.encoder_factor": 9.0,
             "optimizer.encoder_rise": 1.0,
         },
-        "the encoder's rate rising to ten times, to the end, as the power 1.5": {
-            "optimizer.encoder_factor": 10.0,
-            "optimizer.encoder_rise": 1.0,
-            "optimizer.encoder_rise_power": 1.5,
-        },
         "half the rate": {"optimizer.learning_rate": 4.5e-4},
         "constant rate of a third, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
