@@ -19,6 +19,12 @@ _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
 _ONE_WEIGHT = {"method.late_w_enc_factor": 1.0}
 _SMALL_WEIGHT = {"method.w_enc": lambda betas: 10 * betas.b_kl / 3, **_ONE_WEIGHT}
+_IN_PROPORTION = {
+    **_SMALL_WEIGHT,
+    "method.w_exp": lambda betas: 10 * betas.b_kl / 3,
+    "method.slope_weight": lambda betas: 10 * betas.b_kl / 3e3,
+}
+_EVER_FASTER = {"optimizer.encoder_factor": 9.0, "optimizer.encoder_rise": 1.0}
 _GREATER_WEIGHT = {"method.w_enc": 2.5, **_ONE_WEIGHT}
 _NO_MEANS = {"method.means_bandwidths": ()}
 _NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, **_ONE_WEIGHT, "method.late_from": 0.0}
@@ -73,11 +79,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "method.w_enc": lambda betas: 5 * betas.b_kl,
             "method.late_w_enc_factor": 2 / 3,
         },
-        "w_enc, the exponential and the slope's bound in proportion to b_kl": {
-            **_SMALL_WEIGHT,
-            "method.w_exp": lambda betas: 10 * betas.b_kl / 3,
-            "method.slope_weight": lambda betas: 10 * betas.b_kl / 3e3,
-        },
+        "w_enc, the exponential and the slope's bound in proportion to b_kl": _IN_PROPORTION,
+        "in proportion to b_kl; the encoder's rate rising to nine times": {**_IN_PROPORTION, **_EVER_FASTER},
         "w_enc 1 throughout": {"method.w_enc": 1.0, **_ONE_WEIGHT},
         "w_enc 2.5 throughout": _GREATER_WEIGHT,
         "w_enc 10 throughout": {"method.w_enc": 10.0, **_ONE_WEIGHT},
@@ -100,10 +103,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "rate of 6e-4 falling linearly": _LINEAR_FALL,
         "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
         "the encoder at three times the rate from the start": {"optimizer.encoder_rise": 0.0},
-        "the encoder's rate rising to nine times, to the end": {
-            "optimizer.encoder_factor": 9.0,
-            "optimizer.encoder_rise": 1.0,
-        },
+        "the encoder's rate rising to nine times, to the end": _EVER_FASTER,
         "half the rate": {"optimizer.learning_rate": 4.5e-4},
         "constant rate of a third, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
