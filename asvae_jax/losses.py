@@ -306,11 +306,10 @@ def asintrovae_outside_encoder_loss(
       w_enc: weight of D, beside nats and squared errors of weight 1: `scale` multiplies all three.
       The others: as there.
     """
-    _, terms = sintrovae_encoder_loss(
-        err_real, kl_real, err_rec, kl_weight * kl_rec, err_fake, kl_weight * kl_fake,
-        b_rec=b_rec / w_exp, b_kl=b_kl / w_exp, b_neg=b_neg, scale=scale, alpha=alpha,
+    _, terms = asintrovae_encoder_loss(
+        err_real, kl_real, err_rec, kl_rec, err_fake, kl_fake, distance, kl_weight, distance_weight,
+        b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, w_enc=0.0, alpha=alpha, w_exp=w_exp,
     )  # fmt: skip
-    terms = {name: w_exp * term for name, term in terms.items()}
     return _total(**terms, distance=-scale * w_enc * _annealed(distance, kl_weight, distance_weight))
 
 
