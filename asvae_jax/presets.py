@@ -58,6 +58,7 @@ READINGS: dict[str, dict[str, Any]] = {
     "recommended": dict(
         **_MEANS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V", root_distance=True,
         squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False, w_dec_growth=1.0,
+        late_w_enc_factor=1.0,
     ),
 }  # fmt: skip
 
@@ -134,18 +135,21 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
     # encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does the encoder
     # tell a sample between modes from a real point. One that lasts from the start loses modes. Where modes lie apart
-    # the encoder's weight of D is 10/3 of that of its KL: a greater one leaves strays between them, with a smaller one
-    # the game may break down. Where KL is heavy modes are lost early with that, too; there it begins at 2.5 and falls.
+    # the game is that of C1 whatever b_kl: the encoder's weight of D, its exponential and the bound on the slope go
+    # with KL's. A greater weight of D leaves strays between modes, with a smaller one the game may break down; beside a
+    # heavy KL an exponential of weight 1 is content with next to none where samples are too many. There the encoder
+    # gets ever faster, too, since the decoder may outrun it near the end; on other toys that is untried.
     apart = mode_centres(name) is not None
-    falls = apart and betas.b_kl >= 0.5
+    kl_to_c1 = betas.b_kl / Betas(*TABLE1_BETAS["c1"]).b_kl if apart else 1.0
     recommended = _Recommended(
         method=dict(
-            w_enc=10 * betas.b_kl / 3 if apart and not falls else 2.5, w_dec=3.0, balance_pulls=True,
+            w_enc=kl_to_c1 if apart else 2.5, w_dec=3.0, balance_pulls=True,
             means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25,
-            late_w_enc_factor=4 * betas.b_kl / 3 if falls else 1.0, w_exp=1.0, slope_weight=1e-3, slope_until=0.5,
+            w_exp=kl_to_c1, slope_weight=1e-3 * kl_to_c1, slope_until=0.5,
         ),
         optimizer=dict(
-            learning_rate=9e-4, fall_power=2.0, final_factor=0.01, encoder_factor=3.0, encoder_rise=0.5
+            learning_rate=9e-4, fall_power=2.0, final_factor=0.01,
+            **(dict(encoder_factor=9.0, encoder_rise=1.0) if apart else dict(encoder_factor=3.0, encoder_rise=0.5)),
         ),
     )  # fmt: skip
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
@@ -210,7 +214,7 @@ def images(
     recommended = _Recommended(
         method=dict(
             w_enc=0.25, w_dec=1.0, balance_pulls=False, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
-            late_w_enc_factor=1.0, w_exp=1.0, slope_weight=0.0, slope_until=0.0,
+            w_exp=1.0, slope_weight=0.0, slope_until=0.0,
         ),
         optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
     )  # fmt: skip

@@ -132,11 +132,12 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
         assert method.slope_weight > 0 == other.slope_weight
         assert method.means_bandwidths and not other.means_bandwidths
         assert method.alpha == other.alpha and method.late_alpha_factor < 1 == other.late_alpha_factor
-    # Where KL is heavy the encoder's weight of D begins greater.
-    light, heavy = (resolve(raw(f"asintrovae,recommended,{word}")).method for word in ("c1", "c2"))
-    assert light.w_enc < heavy.w_enc and light.late_w_enc_factor == 1 > heavy.late_w_enc_factor
-    for late in (light, heavy):
-        assert late.w_enc * late.late_w_enc_factor == pytest.approx(10 * late.b_kl / 3)
+    # Where modes lie apart the encoder plays the game of C1 whatever the weight of KL.
+    light, heavy = (resolve(raw(f"asintrovae,recommended,{word}")).method for word in ("c1", "c3"))
+    rings = resolve(presets.toys("asintrovae,recommended", name="rings")).method
+    for weight in ("w_enc", "w_exp", "slope_weight"):
+        assert getattr(heavy, weight) / heavy.b_kl == pytest.approx(getattr(light, weight) / light.b_kl)
+    assert rings.b_kl < light.b_kl and rings.w_exp == light.w_exp == 1
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
     assert (

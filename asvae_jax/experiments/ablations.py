@@ -17,17 +17,18 @@ Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
-_ONE_WEIGHT = {"method.late_w_enc_factor": 1.0}
-_SMALL_WEIGHT = {"method.w_enc": lambda betas: 10 * betas.b_kl / 3, **_ONE_WEIGHT}
-_IN_PROPORTION = {
-    **_SMALL_WEIGHT,
-    "method.w_exp": lambda betas: 10 * betas.b_kl / 3,
-    "method.slope_weight": lambda betas: 10 * betas.b_kl / 3e3,
+_TO_THREE_TIMES = {"optimizer.encoder_factor": 3.0, "optimizer.encoder_rise": 0.5}
+_WEIGHT_ONE = {"method.w_exp": 1.0, "method.slope_weight": 1e-3}
+# What was recommended before stands on these; pages call `_FALLING_WEIGHT` of `_SLOWER` `falling w_enc`, and
+# `_D_ALONE_LINEAR_FALL` `D alone`.
+_SLOWER = {**_WEIGHT_ONE, **_TO_THREE_TIMES}
+_FALLING_WEIGHT = {
+    "method.w_enc": lambda betas: 2.5 if betas.b_kl >= 0.5 else 10 * betas.b_kl / 3,
+    "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3 if betas.b_kl >= 0.5 else 1.0,
 }
-_EVER_FASTER = {"optimizer.encoder_factor": 9.0, "optimizer.encoder_rise": 1.0}
-_GREATER_WEIGHT = {"method.w_enc": 2.5, **_ONE_WEIGHT}
+_GREATER_WEIGHT = {"method.w_enc": 2.5, **_SLOWER}
 _NO_MEANS = {"method.means_bandwidths": ()}
-_NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, **_ONE_WEIGHT, "method.late_from": 0.0}
+_NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, "method.late_from": 0.0}
 _CONSTANT_D = {**_NOTHING_LATE, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
 _GROWING_PULL = {"method.w_dec_growth": 2.5}
@@ -66,29 +67,32 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
-        "w_enc that does not fall": _ONE_WEIGHT,
-        "w_enc 10/3 of b_kl throughout": _SMALL_WEIGHT,
-        "w_enc 10/3 of b_kl; moving average of a half-life of a fiftieth": {**_SMALL_WEIGHT, **_SHORTER_AVERAGE},
-        "w_enc 10/3 of b_kl; a third, narrower kernel of the means": {**_SMALL_WEIGHT, **_THIRD_KERNEL},
-        "w_enc 10/3 of b_kl; rate of 6e-4 falling linearly": {**_SMALL_WEIGHT, **_LINEAR_FALL},
-        "w_enc 2.5 falling to 10/3 of b_kl": {
-            "method.w_enc": 2.5,
+        "the encoder's rate rising to three times": _TO_THREE_TIMES,
+        "w_exp 1, w_enc falling where KL is heavy": {**_WEIGHT_ONE, **_FALLING_WEIGHT},
+        "w_exp 1, to three times: w_enc falling where KL is heavy": {**_SLOWER, **_FALLING_WEIGHT},
+        "w_exp 1, to three times": _SLOWER,
+        "w_exp 1, to three times: moving average of a half-life of a fiftieth": {**_SLOWER, **_SHORTER_AVERAGE},
+        "w_exp 1, to three times: a third, narrower kernel of the means": {**_SLOWER, **_THIRD_KERNEL},
+        "w_exp 1, to three times: rate of 6e-4 falling linearly": {**_SLOWER, **_LINEAR_FALL},
+        "w_exp 1, to three times: w_enc 2.5 falling to 10/3 of b_kl": {
+            **_GREATER_WEIGHT,
             "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3,
         },
-        "w_enc 5 of b_kl falling to 10/3 of it": {
+        "w_exp 1, to three times: w_enc 5 of b_kl falling to 10/3 of it": {
+            **_SLOWER,
             "method.w_enc": lambda betas: 5 * betas.b_kl,
             "method.late_w_enc_factor": 2 / 3,
         },
-        "w_enc, the exponential and the slope's bound in proportion to b_kl": _IN_PROPORTION,
-        "in proportion to b_kl; the encoder's rate rising to nine times": {**_IN_PROPORTION, **_EVER_FASTER},
-        "w_enc 1 throughout": {"method.w_enc": 1.0, **_ONE_WEIGHT},
-        "w_enc 2.5 throughout": _GREATER_WEIGHT,
-        "w_enc 10 throughout": {"method.w_enc": 10.0, **_ONE_WEIGHT},
+        "w_exp 1, to three times: w_enc 1": {**_SLOWER, "method.w_enc": 1.0},
+        "w_exp 1, to three times: w_enc 2.5": _GREATER_WEIGHT,
+        "w_enc 1": {"method.w_enc": 1.0},
+        "w_enc 2.5": {"method.w_enc": 2.5},
+        "w_enc 10": {"method.w_enc": 10.0},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
         "D's pull growing to two and a half times as hard": _GROWING_PULL,
         "D of fixed weight, 10 for the decoder": _FIXED_WEIGHT,
-        "only the decoder plays for D": {"method.w_enc": 0.0, **_ONE_WEIGHT},
+        "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
         "annealing linear": {"method.kl_schedule": "linear", "method.kl_rate": 5.0},
@@ -102,8 +106,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "constant rate": {"optimizer.final_factor": 1.0, "optimizer.fall_power": 1.0},
         "rate of 6e-4 falling linearly": _LINEAR_FALL,
         "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
-        "the encoder at three times the rate from the start": {"optimizer.encoder_rise": 0.0},
-        "the encoder's rate rising to nine times, to the end": _EVER_FASTER,
+        "the encoder at nine times the rate from the start": {"optimizer.encoder_rise": 0.0},
         "half the rate": {"optimizer.learning_rate": 4.5e-4},
         "constant rate of a third, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
@@ -114,8 +117,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "codes of any slope": _ANY_SLOPE,
         "codes of bounded slope to the end": {"method.slope_until": 1.0},
         "codes of bounded slope for a quarter of the steps": {"method.slope_until": 0.25},
-        "a tenth of the slope's weight": {"method.slope_weight": 1e-4},
-        "ten times the slope's weight": {"method.slope_weight": 1e-2},
+        "a tenth of the slope's weight": {"method.slope_weight": lambda betas: 1e-4 * betas.b_kl / 0.3},
+        "ten times the slope's weight": {"method.slope_weight": lambda betas: 1e-2 * betas.b_kl / 0.3},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         "moving average of a half-life of a fiftieth": _SHORTER_AVERAGE,
         "D a constant 1: the gate alone": _CONSTANT_D,
@@ -132,12 +135,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "alpha 0.5 from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5},
         "alpha falling to 1": {"method.late_alpha_factor": 0.5},
         "alpha falling to 0.25": {"method.late_alpha_factor": 0.125},
-        "the late game from the first step on": {
-            **_SMALL_WEIGHT,
-            **_ONE_ALPHA,
-            "method.alpha": 0.5,
-            "method.late_from": 0.0,
-        },
+        "the late game from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5, "method.late_from": 0.0},
         "no distance of the means": _NO_MEANS,
         "a third, narrower kernel of the means": _THIRD_KERNEL,
         "squashed codes": {"method.squash_distance": True},
