@@ -138,6 +138,9 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
     for weight in ("w_enc", "w_exp", "slope_weight"):
         assert getattr(heavy, weight) / heavy.b_kl == pytest.approx(getattr(light, weight) / light.b_kl)
     assert rings.b_kl < light.b_kl and rings.w_exp == light.w_exp == 1
+    # Many modes are found late, and an encoder that is too fast by then leaves some unfound.
+    many = resolve(presets.toys("asintrovae,recommended", name="25gaussians")).optimizer
+    assert (optimizer.encoder_factor, optimizer.encoder_rise) == (9.0, 1.0) > (many.encoder_factor, many.encoder_rise)
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)
     assert (
