@@ -71,6 +71,11 @@ class Betas(NamedTuple):
     b_neg: float
 
 
+def kl_to_c1(betas: Betas) -> float:
+    """b_kl as a multiple of C1's."""
+    return betas.b_kl / Betas(*TABLE1_BETAS["c1"]).b_kl
+
+
 class IntroVaeBetas(NamedTuple):
     """IntroVAE's own weights and its margin in nats."""
 
@@ -141,17 +146,17 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     apart = mode_centres(name) is not None
     # On 8 Gaussians the encoder gets ever faster, since the decoder may outrun it near the end. On 25, some of which
     # are found late, it leaves a few unfound then; on the other toys that is untried.
-    ever_faster = name == "8gaussians"
-    kl_to_c1 = betas.b_kl / Betas(*TABLE1_BETAS["c1"]).b_kl if apart else 1.0
+    encoder_factor, encoder_rise = (9.0, 1.0) if name == "8gaussians" else (3.0, 0.5)
+    stake = kl_to_c1(betas) if apart else 1.0
     recommended = _Recommended(
         method=dict(
-            w_enc=kl_to_c1 if apart else 2.5, w_dec=3.0, balance_pulls=True,
+            w_enc=stake if apart else 2.5, w_dec=3.0, balance_pulls=True,
             means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25,
-            w_exp=kl_to_c1, slope_weight=1e-3 * kl_to_c1, slope_until=0.5,
+            w_exp=stake, slope_weight=1e-3 * stake, slope_until=0.5,
         ),
         optimizer=dict(
             learning_rate=9e-4, fall_power=2.0, final_factor=0.01,
-            encoder_factor=9.0 if ever_faster else 3.0, encoder_rise=1.0 if ever_faster else 0.5,
+            encoder_factor=encoder_factor, encoder_rise=encoder_rise,
         ),
     )  # fmt: skip
     method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)

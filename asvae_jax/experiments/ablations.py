@@ -23,7 +23,7 @@ _WEIGHT_ONE = {"method.w_exp": 1.0, "method.slope_weight": 1e-3}
 # `_D_ALONE_LINEAR_FALL` `D alone`.
 _SLOWER = {**_WEIGHT_ONE, **_TO_THREE_TIMES}
 _FALLING_WEIGHT = {
-    "method.w_enc": lambda betas: 2.5 if betas.b_kl >= 0.5 else 10 * betas.b_kl / 3,
+    "method.w_enc": lambda betas: 2.5 if betas.b_kl >= 0.5 else presets.kl_to_c1(betas),
     "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3 if betas.b_kl >= 0.5 else 1.0,
 }
 _GREATER_WEIGHT = {"method.w_enc": 2.5, **_SLOWER}
@@ -117,8 +117,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "codes of any slope": _ANY_SLOPE,
         "codes of bounded slope to the end": {"method.slope_until": 1.0},
         "codes of bounded slope for a quarter of the steps": {"method.slope_until": 0.25},
-        "a tenth of the slope's weight": {"method.slope_weight": lambda betas: 1e-4 * betas.b_kl / 0.3},
-        "ten times the slope's weight": {"method.slope_weight": lambda betas: 1e-2 * betas.b_kl / 0.3},
+        "a tenth of the slope's weight": {"method.slope_weight": lambda betas: 1e-4 * presets.kl_to_c1(betas)},
+        "ten times the slope's weight": {"method.slope_weight": lambda betas: 1e-2 * presets.kl_to_c1(betas)},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         "moving average of a half-life of a fiftieth": _SHORTER_AVERAGE,
         "D a constant 1: the gate alone": _CONSTANT_D,
