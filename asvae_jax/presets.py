@@ -54,7 +54,7 @@ READINGS: dict[str, dict[str, Any]] = {
         **_BOTH, **_DISTANCE, kl_schedule="tanh", over_pairs_encoder="sum", over_dims_encoder="sum",
         over_pairs_decoder="mean", over_dims_decoder="mean", squash_decoder_kl=True,
     ),
-    # Ours: docs/results/table1.md. The rest is `_Recommended`, or `_method`'s.
+    # Ours: docs/results/recommended.md. The rest is `_Recommended`, or `_method`'s.
     "recommended": dict(
         **_MEANS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V", root_distance=True,
         squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False, w_dec_growth=1.0,
