@@ -54,7 +54,7 @@ READINGS: dict[str, dict[str, Any]] = {
         **_BOTH, **_DISTANCE, kl_schedule="tanh", over_pairs_encoder="sum", over_dims_encoder="sum",
         over_pairs_decoder="mean", over_dims_decoder="mean", squash_decoder_kl=True,
     ),
-    # Ours: docs/results/recommended.md. The rest is `_Recommended`, or `_method`'s.
+    # Ours: docs/methods.md, why: docs/results/recommended.md. The rest is `_Recommended`, or `_method`'s.
     "recommended": dict(
         **_MEANS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V", root_distance=True,
         squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False, w_dec_growth=1.0,
@@ -141,8 +141,9 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does the encoder
     # tell a sample between modes from a real point. One that lasts from the start loses modes. Where modes lie apart
     # the game is that of C1 whatever b_kl: the encoder's weight of D, its exponential and the bound on the slope go
-    # with KL's. A greater weight of D leaves strays between modes, with a smaller one the game may break down; beside a
-    # heavy KL an exponential of weight 1 is content with next to none where samples are too many.
+    # with KL's. Beside a light KL a greater weight of D leaves strays, beside a heavy one the game may break down with
+    # a smaller; and with an exponential of weight 1 the encoder is then content with next to no KL where samples are
+    # too many.
     apart = mode_centres(name) is not None
     # On 8 Gaussians the encoder gets ever faster, since the decoder may outrun it near the end. On 25, some of which
     # are found late, it leaves a few unfound then; on the other toys that is untried.

@@ -1,4 +1,4 @@
-"""What carries AS-IntroVAE: its readings with one setting changed at a time, on 8 Gaussians under C1, C2, C3."""
+"""What carries AS-IntroVAE: its readings with a setting or a few changed, on 8 Gaussians under C1, C2 and C3."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,6 @@ _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
 _GROWING_PULL = {"method.w_dec_growth": 2.5}
 _SHORTER_AVERAGE = {"ema.ramp_up": 0.02}
 _THIRD_KERNEL = {"method.means_bandwidths": (0.1, 0.0125, 0.0016)}
-# What was recommended before stands on these; pages call `_D_ALONE_LINEAR_FALL` `D alone`.
 _LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
 _BEFORE = {**_LINEAR_FALL, **_GREATER_WEIGHT, **_ONE_ALPHA}
 _D_ALONE = {**_GREATER_WEIGHT, **_NOTHING_LATE}
