@@ -62,7 +62,8 @@ def test() -> None:
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
     run(python, "-m", "mypy")
-    run(python, "-m", "pytest", "-n", "2")
+    # Whole files, as the tests of one share what they trained and compiled; tests/conftest.py has the order.
+    run(python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 if __name__ == "__main__":

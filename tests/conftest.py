@@ -27,6 +27,14 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # An unmeant [B] + [B, Z] is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Of the slowest files; a worker takes whole ones, and one of these begun last would leave the other worker idle.
+_FIRST = ("test_train_processes.py", "test_toy_experiments.py", "test_dry_runs.py", "test_evaluation_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """The slowest files first."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
+
 
 @pytest.fixture
 def x64():
