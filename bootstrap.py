@@ -25,11 +25,13 @@ def environment(name: str) -> Path:
             venv.create(folder, with_pip=True, clear=True)
         except subprocess.CalledProcessError as error:
             sys.exit(f"No environment with pip can be made in {folder} ({error}); on Debian: apt install python3-venv.")
+    # Not compiled ahead: most modules of these packages are never imported, and the others compile when they are.
     run(
         python,
         "-m",
         "pip",
         "install",
+        "--no-compile",
         "--quiet",
         "--disable-pip-version-check",
         "--editable",
