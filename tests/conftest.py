@@ -17,8 +17,8 @@ import pytest
 # Fixtures: cells of image tables and figures; runs to evaluate.
 pytest_plugins = ["image_cells", "evaluated_runs"]
 
-# Each worker of pytest-xdist has a folder of its own: jax does not write cache entries atomically.
-_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+# One for all workers of pytest-xdist, as many files compile the same programs.
+_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
 _CACHE.mkdir(parents=True, exist_ok=True)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
