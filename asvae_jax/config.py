@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import runpy
 import types
@@ -149,7 +150,7 @@ def _unknown(what: str, word: str, allowed: Iterable[str]) -> NoReturn:
 def _typed_section(section: type, values: Any, path: str, choices: Mapping[str, type]) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a section with keys, got {values!r}.")
-    hints = {**typing.get_type_hints(section), **choices}
+    hints = {**_type_hints(section), **choices}
     names = [field.name for field in dataclasses.fields(section)]
     where = f"{path}." if path else ""
     owner = f" of method {values['name']!r}" if path == "method" else ""
@@ -160,6 +161,10 @@ def _typed_section(section: type, values: Any, path: str, choices: Mapping[str, 
     if missing:
         raise ConfigError(f"{where}{missing[0]} is missing; give it a value.")
     return section(**{name: _typed(hints[name], values[name], where + name) for name in names})
+
+
+# Asked for once for each section of thousands of cells.
+_type_hints = functools.cache(typing.get_type_hints)
 
 
 def _typed(hint: Any, value: Any, path: str) -> Any:

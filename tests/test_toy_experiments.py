@@ -60,6 +60,14 @@ def test_a_table_trains_what_is_missing_and_nothing_else(table, trained, tmp_pat
     assert len((tmp_path / "toys.jsonl").read_text().splitlines()) == 8
 
 
+def test_of_stored_runs_alone_a_table_trains_nothing(table, trained, tmp_path):
+    table(*SMALL, "--seeds", 0)
+    again = table(*SMALL, "--seeds", 0, 1, "--stored")
+    assert len(trained) == 4
+    assert "Partial: 4 of 8 runs are done; the command trains the others, with `--stored` none." in again
+    assert again.strip() in (tmp_path / "table1.md").read_text()
+
+
 def test_what_is_named_twice_is_one_cell(table, trained, tmp_path):
     options = ("--betas", "c1", "c1", "--toys", "--variants", "vae", "vae", "--seeds", 4, 4)
     table(*options)

@@ -20,9 +20,11 @@ def add(tables, figures) -> None:
     table = tables.add_parser("1", help=_table.__doc__, description=_table.__doc__)
     _add_cell_arguments(table)
     _add_toys(table)
+    _add_stored(table)
     table.set_defaults(command=_table)
     ablations = tables.add_parser("ablations", help=_ablations.__doc__, description=_ablations.__doc__)
     _add_cell_arguments(ablations)
+    _add_stored(ablations)
     ablations.set_defaults(command=_ablations)
 
     samples = figures.add_parser("3", help=_samples.__doc__, description=_samples.__doc__)
@@ -43,6 +45,10 @@ def _add_toys(command: argparse.ArgumentParser) -> None:
         "--toys", nargs="*", action=Once, choices=_OTHER_TOYS, default=_OTHER_TOYS,
         help="beside 8 Gaussians (default: all)",
     )  # fmt: skip
+
+
+def _add_stored(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--stored", action="store_true", help="train nothing: what finished runs say")
 
 
 def _add_cell_arguments(command: argparse.ArgumentParser) -> None:
@@ -68,7 +74,7 @@ def _table(arguments: argparse.Namespace) -> None:
     keep_compiled_programs()
     print(table1.make(
         _cells(arguments), _budget(arguments), command=_command("table 1", arguments), workdir=arguments.workdir,
-        out=arguments.out, together=arguments.together,
+        out=arguments.out, together=arguments.together, train=not arguments.stored,
     ))  # fmt: skip
 
 
@@ -80,7 +86,7 @@ def _ablations(arguments: argparse.Namespace) -> None:
     print(ablations.make(
         _checked(arguments.variants, ablations.BASES), arguments.betas, arguments.seeds, _budget(arguments),
         command=_command("table ablations", arguments), workdir=arguments.workdir, out=arguments.out,
-        together=arguments.together,
+        together=arguments.together, train=not arguments.stored,
     ))  # fmt: skip
 
 

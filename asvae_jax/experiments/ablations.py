@@ -180,9 +180,10 @@ def make(
     workdir: Path,
     out: Path,
     together: int | None,
+    train: bool,
 ) -> str:
-    """Trains what is missing and, after each program, writes ablations.md and ablations.json to `out`; returns the
-    tables. Cells are shared with Table 1."""
+    """Trains what is missing, if `train`, and after each program writes ablations.md and ablations.json to `out`;
+    returns the tables. Cells are shared with Table 1."""
     results = Results(out / "toys.jsonl")
     cells = [
         Cell("8gaussians", word, base, under(word, changes), seed)
@@ -203,7 +204,8 @@ def make(
         write_json(out / "ablations.json", {"command": command, "budget": budget._asdict(), "rows": values(found)})
         return text
 
-    train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
+    if train:
+        train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
     return write()
 
 

@@ -64,9 +64,18 @@ def rows(cells: Iterable[Cell], budget: Budget, results: Results) -> list[Row]:
     ]
 
 
-def make(cells: Sequence[Cell], budget: Budget, *, command: str, workdir: Path, out: Path, together: int | None) -> str:
-    """Trains what is missing and, after each program, writes table1.md, table1.csv and table1.json to `out`; returns
-    the table. Finished cells are kept in `out`/toys.jsonl."""
+def make(
+    cells: Sequence[Cell],
+    budget: Budget,
+    *,
+    command: str,
+    workdir: Path,
+    out: Path,
+    together: int | None,
+    train: bool,
+) -> str:
+    """Trains what is missing, if `train`, and after each program writes table1.md, table1.csv and table1.json to `out`;
+    returns the table. Finished cells are kept in `out`/toys.jsonl."""
     results = Results(out / "toys.jsonl")
 
     def write() -> str:
@@ -77,7 +86,8 @@ def make(cells: Sequence[Cell], budget: Budget, *, command: str, workdir: Path, 
         write_json(out / "table1.json", {"command": command, "budget": budget._asdict(), "rows": values(found)})
         return text
 
-    train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
+    if train:
+        train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
     return write()
 
 
@@ -100,7 +110,11 @@ def about(found: Sequence[Row], budget: Budget, command: str, beside: str = "") 
     # One run may stand in several cells: WGAN-GP knows no betas.
     records = list({record["samples"]: record for row in found for record in row.records}.values())
     done, wanted = len(records), len({cell.config(budget) for row in found for cell in row.cells})
-    partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; the command goes on.**"
+    partial = (
+        ""
+        if done == wanted
+        else f" **Partial: {done} of {wanted} runs are done; the command trains the others, with `--stored` none.**"
+    )
     hours = sum(record["seconds"] for record in records) / 3600
     devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))
     return (
