@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 LAYOUT = 3
 _TRASH = "trash"
+# What TensorStore calls a want of rights, of open files, and errors of a file system that it knows no better.
+_PASSING = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")
 
 Items = dict[str, Any]
 
@@ -117,6 +119,7 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: if it is damaged or of a layout that this version does not know.
+          StorageError: if this machine cannot read it, which says nothing of the checkpoint.
         """
         with self._damage_named(step):
             meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
@@ -136,6 +139,7 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: if anything is missing or its bytes are not those that were saved.
+          StorageError: as `read_meta` does.
         """
         meta = self.read_meta(step)
         with self._damage_named(step):
@@ -152,6 +156,7 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: if there are steps and none of them is whole.
+          StorageError: as `read_meta` does; no step is passed over for that.
         """
         problems = []
         for step in reversed(self.steps()):
@@ -166,12 +171,17 @@ class CheckpointStore:
 
     @contextlib.contextmanager
     def _damage_named(self, step: int) -> Iterator[None]:
-        """Makes one kind of error of the many that Orbax raises for damage."""
+        """Makes one kind of error of the many that Orbax raises for damage, and another of this machine's trouble."""
         try:
             yield
-        except (MemoryError, PermissionError):
-            raise  # this machine's trouble, not the checkpoint's
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise  # the devices'
         except Exception as error:
+            if _is_of_the_machine(error):
+                raise StorageError(
+                    f"{self.folder} step {step} cannot be read now: {first_line(error)[:200]}. It stays as it is; see "
+                    "to rights, network and open files (ulimit -n), then run the same command again."
+                ) from error
             raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line(error)}.") from error
 
     def set_aside_after(self, step: int) -> None:
@@ -185,13 +195,6 @@ class CheckpointStore:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("set aside")
         self._manager.reload()
-
-    def stop_requested(self, turn: int) -> bool:
-        """In a job of several processes: whether the scheduler has asked to stop, with the same answer in each.
-
-        `turn` counts the calls: JAX agrees on one of them, and a counter that passes it over would never be told.
-        """
-        return jax.process_count() > 1 and self._manager.reached_preemption(turn)
 
     def __enter__(self) -> "CheckpointStore":
         return self
@@ -220,6 +223,14 @@ def _storage_errors(folder: Path) -> Iterator[None]:
             f"A checkpoint could not be written to {folder}: {first_line(error)}. Earlier ones are intact; "
             "see to space and rights, then run the same command again."
         ) from error
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether reading failed for another reason than what lies on the disk: Orbax passes on Python's errors and, as a
+    ValueError that begins with a word for it, TensorStore's."""
+    if isinstance(error, OSError):
+        return not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return isinstance(error, ValueError) and str(error).startswith(_PASSING)
 
 
 def digest(tree: Any) -> str:

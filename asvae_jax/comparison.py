@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asvae_jax.config import of_this_version
+from asvae_jax.continuation import decisive
 from asvae_jax.errors import ConfigError, DataError
 from asvae_jax.evaluation import EVALUATION_FILE
 from asvae_jax.metrics import intervals
@@ -66,9 +67,7 @@ def _read_alike(folders: Sequence[Path], weights: Weights, file: str) -> list[di
 def _grouped(results: Sequence[dict[str, Any]]) -> list[Group]:
     grouped: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        settings = {name: value for name, value in result["config"].items() if name not in ("seed", "evaluation")}
-        settings["data"] = {k: v for k, v in settings["data"].items() if k not in _READING[:2]}
-        grouped.setdefault(json.dumps(settings, sort_keys=True), []).append(result)
+        grouped.setdefault(json.dumps(_kind(result), sort_keys=True), []).append(result)
     groups = [Group(variant_of(members[0]["config"]["method"]), members) for members in grouped.values()]
     for group in groups:
         if len(set(group.seeds)) < len(group.seeds):
@@ -212,26 +211,22 @@ def _told_apart(groups: list[Group]) -> list[Group]:
     named = []
     for group in groups:
         rivals = [other for other in groups if other.name == group.name and other is not group]
-        own = _flat(group.results[0]["config"])
+        own = _kind(group.results[0])
         differing = sorted(
-            {
-                key
-                for rival in rivals
-                for key, value in _flat(rival.results[0]["config"]).items()
-                if own.get(key) != value
-            }
-            - {"seed"}
+            {key for rival in rivals for key, value in _kind(rival.results[0]).items() if own.get(key) != value}
         )
-        words = " ".join(f"{key}={own.get(key)}" for key in differing if not key.startswith("evaluation."))
+        words = " ".join(f"{key}={own.get(key)}" for key in differing)
         named.append(group._replace(name=f"{group.name} {words}".strip()))
     return named
 
 
-def _flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return flat
+def _kind(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that runs of one kind share; how each was measured is its protocol's to say."""
+    return {
+        path: value
+        for path, value in decisive(result["config"]).items()
+        if path != "seed" and not path.startswith("evaluation.")
+    }
 
 
 def _figures(groups: Sequence[Group], weights: Weights) -> list[str]:

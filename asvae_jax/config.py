@@ -3,8 +3,10 @@
 import dataclasses
 import difflib
 import functools
+import inspect
 import math
 import runpy
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -14,7 +16,7 @@ from typing import Any, Literal, NoReturn
 from ml_collections import ConfigDict
 
 from asvae_jax.checks import check, check_images
-from asvae_jax.errors import ConfigError
+from asvae_jax.errors import ConfigError, first_line
 from asvae_jax.settings import (
     IMAGE_SETS,
     METHOD_SETTINGS,
@@ -112,15 +114,27 @@ def load_file(argument: str) -> ConfigDict:
     """The ConfigDict of a config file and its variant, as `--config` takes them: `configs/digits.py:sintrovae,tiny`.
 
     Raises:
-      ConfigError: if there is no such file, it has no `get_config`, or it does not know a word of the variant.
+      ConfigError: if there is no such file, it fails, it has no `get_config`, or it does not know a word of the
+        variant.
     """
     path, _, variant = argument.partition(":")
     if not Path(path).is_file():
         raise ConfigError(f"There is no config file {path}.")
-    get_config = runpy.run_path(path).get("get_config")
-    if get_config is None:
-        raise ConfigError(f"{path} defines no get_config(variant).")
-    return get_config(variant)
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise ConfigError(f"{path} defines no get_config(variant).")
+        if not inspect.signature(get_config).parameters:
+            if variant:
+                raise ConfigError(f"get_config() of {path} knows no variant such as {variant!r}; let it take one.")
+            return get_config()
+        return get_config(variant)
+    except ConfigError:
+        raise
+    except Exception as error:  # it may be any program
+        own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        where = f" in line {own[-1]}" if own else ""
+        raise ConfigError(f"{path} fails{where} with {type(error).__name__}: {first_line(error)}.") from error
 
 
 def check_overrides(config: ConfigDict, paths: Iterable[str]) -> None:

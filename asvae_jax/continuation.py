@@ -1,6 +1,6 @@
 """Whether settings are those of a run: what may change when it goes on, and what makes it another run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from asvae_jax.settings import AsIntroVae, Config
@@ -25,6 +25,18 @@ def differences(was: Config, now: Config, may_change: tuple[str, ...] = ()) -> l
         for path, old, new in _differences(was.to_dict(), now.to_dict())
         if not _is_one_of(path, _MAY_CHANGE + may_change)
     ]
+
+
+def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a run computes or reports, by their dotted paths."""
+    return {path: value for path, value in _flat(settings).items() if not _is_one_of(path, _MAY_CHANGE)}
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat
 
 
 def _is_one_of(path: str, settings: tuple[str, ...]) -> bool:

@@ -1,5 +1,6 @@
 """Processes, devices and requests to stop: one code path from one CPU to a pod."""
 
+import itertools
 import logging
 import signal
 
@@ -101,11 +102,15 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-class StopRequest:
-    """Turns SIGTERM and SIGINT into a flag for the training loop.
+# JAX counts on as long as the process lives, from the training on to the evaluation.
+_turns = itertools.count()
 
-    In a job of several processes JAX watches for SIGTERM itself, and a handler of ours would silence that; there the
-    checkpoint manager is asked instead, which answers alike in all processes.
+
+class StopRequest:
+    """Turns SIGTERM and SIGINT into a flag for training and evaluation.
+
+    In a job of several processes JAX watches for SIGTERM itself, and a handler of ours would silence that; there JAX is
+    asked, which answers alike in all processes.
     """
 
     def __init__(self) -> None:
@@ -121,6 +126,13 @@ class StopRequest:
     def __exit__(self, *_) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def asked(self) -> bool:
+        """Whether to stop. In a job of several processes all ask equally often, and get the same answers: JAX agrees on
+        one of the calls, and a process that passes it over would never be told."""
+        if jax.process_count() > 1:
+            self.received |= multihost_utils.reached_preemption_sync_point(next(_turns))
+        return self.received
 
     def _note(self, number: int, _frame) -> None:
         _log.warning("%s received: stopping as soon as all is saved", signal.Signals(number).name)

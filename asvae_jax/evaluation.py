@@ -3,6 +3,7 @@ images reconstruction, codes and what features say of generated images."""
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from asvae_jax.generation import (
     Poll,
     Reference,
     about_split,
+    check_enough,
     check_reference,
     compare,
     measure_generated,
@@ -122,8 +124,12 @@ class Evaluator:
             self._measures, self._batch_size = self._settings.measures, self._settings.batch_size
             if set(self._measures) & set(BY_FEATURES):
                 self._network = open_network(self._settings.features, self._settings.features_file)
+                enough = partial(check_enough, network=self._network, batch_size=self._batch_size)
+                enough(self._settings.samples, "generated images")
                 if self._settings.reference_file:
                     self._reference = _read_checked(self._settings, config.data, self._network)
+                else:
+                    enough(_training_images(config.data), f"train images of {config.data.name}")
 
     def evaluate(self, run: Run, *, weights: Sequence[Weights], poll: Poll = lambda: None) -> dict[str, Any]:
         """See `evaluation.evaluate`; `poll` is called between batches, and raises to stop."""
@@ -203,6 +209,13 @@ class Evaluator:
                 "pixels": "uint8, rounded to nearest",
             }
         return protocol
+
+
+def _training_images(data: ImageData) -> int:
+    # TFDS takes a second to import, and a toy needs none of it.
+    from asvae_jax.data.prepare import open_prepared
+
+    return open_prepared(data).sizes["train"]
 
 
 def _read_checked(settings: ImageEvaluation, data: ImageData, network: FeatureNetwork) -> Reference:

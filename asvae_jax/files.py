@@ -1,6 +1,13 @@
-"""Files that are there whole or not at all, whatever ends the writing."""
+"""Files that are there whole or not at all, whatever ends the writing, and files that one process holds at a time."""
 
+import contextlib
+import fcntl
+import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+_POLL_SECONDS = 0.2
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -8,3 +15,28 @@ def write_whole(path: Path, content: str | bytes) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
+
+
+@contextlib.contextmanager
+def held(path: Path, *, patience: float = math.inf) -> Iterator[None]:
+    """Holds a file, made if need be, which no other process can hold before this block or this process ends.
+
+    Args:
+      path: the file.
+      patience: seconds to wait for another that holds it.
+
+    Raises:
+      BlockingIOError: if it is not to be had in that time.
+      OSError: if it cannot be made, or its file system knows no locks.
+    """
+    with path.open("w") as file:
+        give_up = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(_POLL_SECONDS)
+        yield

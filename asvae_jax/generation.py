@@ -122,13 +122,19 @@ def measure_split(
     from asvae_jax.data.records import Split
 
     images = Split(data, split)
-    if len(images) < FEWEST_IMAGES:
-        raise DataError(f"The {split} split of {data.name} has {len(images)} images, too few to compare with.")
+    check_enough(len(images), f"{split} images of {data.name}", network, batch_size)
     # Of NumPy's generators the one whose numbers never change from version to version.
     order = np.random.RandomState(_ORDER_SEED).permutation(len(images))
     found = feature_statistics(network, lambda i: images.rows(order[i]), len(images), batch_size, poll=poll)
     mean, covariance = found.whole().mean_and_covariance()
     return Reference(mean, covariance, found.number, found.kept, about_split(data, split, network, batch_size))
+
+
+def check_enough(number: int, of_what: str, network: FeatureNetwork, batch_size: int) -> None:
+    """Raises a DataError if so many images are too few to compare by their features."""
+    fewest = max(FEWEST_IMAGES, batch_size if network.by_batch else 0)
+    if number < fewest:
+        raise DataError(f"{number} {of_what} are too few to compare: {network.name} features need {fewest} or more.")
 
 
 def about_split(data: ImageData, split: str, network: FeatureNetwork, batch_size: int) -> dict[str, Any]:

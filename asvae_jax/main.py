@@ -92,7 +92,7 @@ def _run() -> None:
 
 
 def _stop_if(stop: distributed.StopRequest) -> None:
-    if stop.received:
+    if stop.asked():
         raise Preempted("Stopped in the evaluation as asked; the run is saved. Run the same command again to go on.")
 
 

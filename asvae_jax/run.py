@@ -15,7 +15,7 @@ from asvae_jax.calibrate import statistics_shape
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import resolve
 from asvae_jax.data.augment import from_value_range, to_value_range
-from asvae_jax.data.images import padded_batches
+from asvae_jax.data.images import ahead, padded_batches
 from asvae_jax.distributed import local_mesh, over_batch, replicated
 from asvae_jax.errors import CheckpointError, RunError
 from asvae_jax.gaussians import Gaussian
@@ -223,16 +223,22 @@ def _decoder(config: Config) -> Callable:
 
 
 def _in_batches(function: Callable, weights: Any, inputs: np.typing.ArrayLike, config: Config) -> Any:
-    """`function` over batches of one size (the last one padded), so that it is compiled once and memory stays
-    bounded."""
+    """`function` over batches of one size (the last one padded), so that it is compiled once; the devices hold a few
+    of them at a time."""
     inputs = np.asarray(inputs, np.float32)
     if not len(inputs):
         raise ValueError("At least one image (or code, or point) is needed, got none.")
-    batches = [
-        function(weights, spread_like(weights, inputs[indices]))
-        for indices, _ in padded_batches(len(inputs), config.chunk_size)
-    ]
-    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[: len(inputs)], *batches)
+    batches = ahead(
+        (indices[mask], function(weights, spread_like(weights, inputs[indices])))
+        for indices, mask in padded_batches(len(inputs), config.chunk_size)
+    )
+    whole: Any = None
+    for indices, batch in batches:
+        if whole is None:
+            whole = jax.tree.map(lambda part: np.empty((len(inputs), *part.shape[1:]), part.dtype), batch)
+        for rows, part in zip(jax.tree.leaves(whole), jax.tree.leaves(batch), strict=True):
+            rows[indices] = np.asarray(part)[: len(indices)]
+    return whole
 
 
 def spread_like(weights: Any, batch: np.ndarray) -> np.typing.ArrayLike:

@@ -1,6 +1,7 @@
 """The training loop: one straight line from a config to a trained run."""
 
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -24,10 +25,10 @@ from asvae_jax.continuation import depends_on_length, differences
 from asvae_jax.data.augment import to_value_range
 from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
-from asvae_jax.errors import CheckpointError, ConfigError, Preempted, StorageError
+from asvae_jax.errors import CheckpointError, ConfigError, Preempted, RunError, StorageError
 from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
-from asvae_jax.files import write_whole
+from asvae_jax.files import held, write_whole
 from asvae_jax.progress import Profiling, Progress
 from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
 from asvae_jax.settings import Config, ImageData, ImageEvaluation, ToyEvaluation
@@ -36,6 +37,9 @@ from asvae_jax.update import TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
 
 _log = logging.getLogger(__name__)
+
+# Seconds to wait for a run folder: a network file system may take a machine that is gone for alive so long.
+_PATIENCE = 120.0
 
 # (state, pixels [n, B, H, W, C], or nothing for a toy) -> (state, metrics [n]); one compiled call
 Dispatch = jax.stages.Wrapped
@@ -67,12 +71,12 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
     evaluator = Evaluator(config)
 
     with contextlib.ExitStack() as closing:
+        _hold(workdir, closing)
         # A fresh state, or the newest whole checkpoint.
         store = closing.enter_context(CheckpointStore(workdir / CHECKPOINTS, config.checkpoint))
         state, statistics = _restore(config, store, mesh) or (fresh_state(config, mesh), {})
         step = first_step = int(state.step)
         _check_length(config, workdir, step)
-        workdir.mkdir(parents=True, exist_ok=True)
         _describe(config, workdir, state, mesh)
         writers = closing.enter_context(contextlib.closing(_make_writers(config, workdir, first_step)))
         writers.write_texts(step, {"config": f"```\n{json.dumps(config.to_dict(), indent=2)}\n```"})
@@ -90,7 +94,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
             step += per_dispatch
             progress.add(metrics)
             last = step == config.training.steps
-            stopping = stop.received or store.stop_requested(step // per_dispatch)
+            stopping = stop.asked()
             if step % config.training.log_every_steps == 0 or last or stopping:
                 progress.report(step, writers)
                 profiling.interval_done()
@@ -119,8 +123,33 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
     return Run(workdir, config, step, state.params, state.ema, statistics)
 
 
+def _hold(workdir: Path, closing: contextlib.ExitStack) -> None:
+    """Keeps others from training in this folder: they would delete the checkpoints that this run is writing.
+
+    Raises:
+      RunError: if another process does so already.
+      StorageError: if nothing can be written there.
+    """
+    if not is_main_process():
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            closing.enter_context(held(workdir / ".lock", patience=0))
+        except BlockingIOError:
+            _log.warning("Another process trains in %s; waiting %.0f s for its end", workdir, _PATIENCE)
+            closing.enter_context(held(workdir / ".lock", patience=_PATIENCE))
+    except BlockingIOError as error:
+        raise RunError(
+            f"Another process trains in {workdir}; wait for its end, or choose another --workdir."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
+            raise StorageError(f"{workdir} cannot be written: {error}. Choose another --workdir.") from error
+
+
 def _stop_if(stop: distributed.StopRequest, store: CheckpointStore, step: int) -> None:
-    if stop.received:
+    if stop.asked():
         _stop(store, step)
 
 

@@ -78,8 +78,14 @@ def test_groups_are_the_same_in_any_order_of_folders(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"evaluation__every_steps": 2}, {"data__data_dir": "/elsewhere"}, {"data__read_threads": 1}],
-    ids=["evaluation", "data_dir", "threads"],
+    [
+        {"evaluation__every_steps": 2},
+        {"data__data_dir": "/elsewhere"},
+        {"data__read_threads": 1},
+        {"checkpoint__keep_last": 7},
+        {"training__log_every_steps": 2},
+    ],
+    ids=["evaluation", "data_dir", "threads", "checkpoints", "log"],
 )
 def test_what_changes_no_weights_makes_no_other_group(changes, tmp_path):
     one = evaluation("vae,tiny", 0, {"psnr": 1.0})

@@ -306,3 +306,27 @@ def test_mistakes_in_variants_are_named(variant, message):
 def test_images_know_no_columns_of_table_1():
     with pytest.raises(ConfigError, match=r"variant='c1' is not known"):
         digits("c1")
+
+
+@pytest.mark.parametrize(
+    ("content", "variant", "message"),
+    [
+        ("import absent_package", "", "fails in line 1 with ModuleNotFoundError: No module named 'absent_package'"),
+        ("def get_config(variant):\n    return 1 / 0", "", "fails in line 2 with ZeroDivisionError"),
+        ("def get_config(:", "", "fails with SyntaxError"),
+        ("x = 1", "", r"defines no get_config\(variant\)"),
+        ("def get_config():\n    return 1", "vae", r"get_config\(\) of .* knows no variant such as 'vae'"),
+    ],
+    ids=["import", "zero", "syntax", "nothing", "variant"],
+)
+def test_a_config_file_that_fails_is_named_with_its_line(content, variant, message, tmp_path):
+    (tmp_path / "own.py").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        load_file(f"{tmp_path}/own.py:{variant}")
+
+
+def test_a_config_file_need_not_know_variants(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from asvae_jax import presets\ndef get_config():\n    return presets.toys('vae,tiny', name='8gaussians')"
+    )
+    assert resolve(load_file(f"{tmp_path}/own.py")) == resolve(presets.toys("vae,tiny", name="8gaussians"))

@@ -1,5 +1,6 @@
 """Damage of every kind to a saved step is noticed, and passed over where there is an earlier one."""
 
+import errno
 import gc
 import logging
 import shutil
@@ -13,7 +14,7 @@ from saved_states import KEEP_ALL, TOY, save, some_state, templates
 from training_runs import assert_bit_equal
 
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.errors import CheckpointError
+from asvae_jax.errors import CheckpointError, StorageError
 from asvae_jax.run import load_run
 
 # Orbax leaves the reads beside one that failed to the garbage collector, which complains of each.
@@ -159,3 +160,27 @@ def test_reading_writes_nothing(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.read_newest(templates(TOY))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+# What a network's file system says at times, and TensorStore in its own words where files may not be opened: raised by
+# hand, as these cannot be had at will.
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ESTALE, "Stale file handle"),
+        OSError(errno.EMFILE, "Too many open files"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        ValueError('RESOURCE_EXHAUSTED: Error opening "cast" driver'),
+    ],
+    ids=lambda error: str(error)[:14],
+)
+def test_trouble_of_the_machine_is_no_damage(error, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    save(tmp_path, 1, 2)
+    store = CheckpointStore(tmp_path)
+    monkeypatch.setattr(store._manager, "restore", fail)
+    with pytest.raises(StorageError, match=r"step 2 cannot be read now.*run the same command again"):
+        store.read_newest(templates(TOY))
+    assert store.steps() == [1, 2]

@@ -116,3 +116,14 @@ def test_folders_are_told_apart_by_label_and_shape(tmp_path, originals):
     assert open_prepared(one).sizes == SIZES["image_folder"]
     assert sum(open_prepared(sections["other"]).sizes.values()) == len(others)
     assert Split(sections["one"], "test").rows([0]).shape == (1, 8, 12, 3)
+
+
+def test_another_folder_under_one_label_is_refused(tmp_path, originals):
+    stand_ins.image_folder(originals / "one")
+    stand_ins.image_folder(originals / "other")
+    data = small_folder(tmp_path)
+    prepared = prepare(data, manual_dir=originals / "one")
+    assert f"{originals}/one" in summary("image_folder", prepared)
+    assert prepare(data, manual_dir=originals / "one") == prepare(data) == prepared
+    with pytest.raises(DataError, match=f"holds the images of {originals}/one, not of {originals}/other; .*--label"):
+        prepare(data, manual_dir=originals / "other")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.data.prepare import open_prepared
 from asvae_jax.data.records import Split
 from asvae_jax.distributed import make_mesh
-from asvae_jax.errors import ConfigError
+from asvae_jax.errors import ConfigError, DataError
 from asvae_jax.presets import image_data
 from asvae_jax.settings import ImageData
 from asvae_jax.train import TrainingData, dry_run
@@ -41,6 +42,27 @@ def test_rows_are_the_stored_pixels(name, split):
     for image, index in zip(rows, indices, strict=True):
         np.testing.assert_array_equal(image, stored[int(index)]["image"])
     np.testing.assert_array_equal(images.held().rows(indices), rows)
+
+
+def test_a_file_that_cannot_be_opened_is_not_an_empty_one(monkeypatch):
+    data, opened = section("photos128"), records._reader
+    shards = open_prepared(data).shards["train"]
+    assert len(shards) == 2
+    monkeypatch.setattr(
+        records, "_reader", lambda path, size: opened(path.with_name("gone") if path == shards[1] else path, size)
+    )
+    with pytest.raises(DataError, match=f"{shards[1]} cannot be opened, one of 2 files of the train split.*ulimit -n"):
+        Split(data, "train")
+
+
+def test_as_many_files_may_be_open_as_the_system_allows():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
+    try:
+        assert len(Split(section("photos128"), "train")) > 0
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("room", [0, 1])

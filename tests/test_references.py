@@ -15,7 +15,7 @@ from training_runs import DATA_DIR, digits
 from asvae_jax.config import resolve_data
 from asvae_jax.data.records import Split
 from asvae_jax.errors import DataError
-from asvae_jax.evaluation import evaluate
+from asvae_jax.evaluation import Evaluator, evaluate
 from asvae_jax.features.networks import FeatureNetwork, open_network
 from asvae_jax.generation import (
     about_split,
@@ -308,6 +308,18 @@ def test_fewer_images_than_a_batch_have_no_features_by_batch():
     images = np.zeros((30, 8, 8, 1), np.uint8)
     with pytest.raises(DataError, match="whole batch of 50"):
         feature_statistics(fake_network(by_batch=True), lambda indices: images[indices], 30, 50)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "message"),
+    [(30, 52, "30 generated images are too few.*need 52"), (1_440, 1_440, "1438 train images of digits are too few")],
+    ids=["generated", "training"],
+)
+def test_fewer_images_than_a_batch_are_refused_before_anything_is_trained(samples, batch_size, message, monkeypatch):
+    monkeypatch.setattr("asvae_jax.evaluation.open_network", lambda *_: fake_network(by_batch=True))
+    config = digits("vae,tiny", evaluation__samples=samples, evaluation__batch_size=batch_size)
+    with pytest.raises(DataError, match=message):
+        Evaluator(config)
 
 
 def test_poll_may_stop_the_streaming():

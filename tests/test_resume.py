@@ -18,7 +18,8 @@ from twelve_steps import CONFIG, STEPS, copy_of, steps_of, stored
 
 from asvae_jax.continuation import depends_on_length
 from asvae_jax.distributed import StopRequest
-from asvae_jax.errors import CheckpointError
+from asvae_jax.errors import CheckpointError, RunError
+from asvae_jax.files import held
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.terminal import exit_code_of
 from asvae_jax.train import dry_run, train
@@ -250,3 +251,12 @@ def test_no_room_for_checkpoints_exits_with_4(tmp_path):
     assert finished.returncode == 4, finished.stderr
     assert f"error: A checkpoint could not be written to {tmp_path}/checkpoints: " in finished.stderr
     assert steps_of(tmp_path) == []
+
+
+def test_a_folder_that_another_process_trains_in_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("asvae_jax.train._PATIENCE", 0.0)
+    config = toy("vae,tiny")
+    with held(tmp_path / ".lock"), pytest.raises(RunError, match=f"Another process trains in {tmp_path}; .*--workdir"):
+        train(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert train(config, tmp_path).step == config.training.steps

@@ -74,6 +74,20 @@ def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path):
     assert all(f"Stopped at step {step:,} as asked" in finished.stderr for finished in stopped)
 
 
+def test_signal_to_one_of_two_processes_stops_both_in_the_last_evaluation(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    command = [*arguments(CONFIG, "tiny", folder), "--distributed", "--config.evaluation.samples=10000000"]
+    with job(command, 2) as (first, second):
+        # The settings are written after the last thing that is restored, and there is nothing left to train.
+        written = (folder / "config.json").stat().st_mtime_ns
+        wait(lambda: (folder / "config.json").stat().st_mtime_ns > written, first)
+        second.send_signal(signal.SIGTERM)
+        stopped = [ended(process) for process in (first, second)]
+    assert [finished.returncode for finished in stopped] == [75, 75], stopped
+    assert all("Stopped in the evaluation as asked" in finished.stderr for finished in stopped)
+    assert not (folder / "evaluation.json").exists()
+
+
 # The trainer's own command line, with every row that it takes from its data kept: (step, first row) names the file.
 RECORDED = """
 import sys

@@ -116,6 +116,10 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
         """What a user of the set should know."""
         return self.NOTE
 
+    def source(self) -> str:
+        """The folder of the user's own images; empty for a set that is published."""
+        return ""
+
     @property
     def data(self) -> ImageData:
         return self.builder_config.data
@@ -148,7 +152,11 @@ class PreparedImages(tfds.core.ShardBasedBuilder, skip_registration=True):
             if not split.num_examples:
                 raise DataError(f"{self.data.name} has no readable image for its {name} split.")
         self.info.metadata.update(
-            expected=dict(self.expected()), unreadable=self._unreadable, note=self.note(), pillow=PIL.__version__
+            expected=dict(self.expected()),
+            unreadable=self._unreadable,
+            note=self.note(),
+            source=self.source(),
+            pillow=PIL.__version__,
         )
 
     def _shards(self, split: str, examples: Examples) -> list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:

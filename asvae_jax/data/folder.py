@@ -15,6 +15,9 @@ class ImageFolder(PreparedImages):
     name = "asvae_image_folder"
     NOTE = "A tenth of the images is held out by the digests of their paths within the folder."
 
+    def source(self) -> str:
+        return str(self.builder_config.manual_dir)
+
     def splits(self, files: list[Path]) -> dict[str, Examples]:
         (folder,) = files
         names = _image_files(folder)

@@ -37,6 +37,8 @@ def summary(name: str, prepared: PreparedSet) -> str:
     if unreadable := prepared.metadata["unreadable"]:
         more = f" and {len(unreadable) - _LISTED:,} more in metadata.json" if len(unreadable) > _LISTED else ""
         rows["unreadable"] = f"{len(unreadable):,} files passed over: {', '.join(unreadable[:_LISTED])}{more}"
+    if source := prepared.metadata.get("source"):
+        rows["source"] = source
     if prepared.metadata["note"]:
         rows["note"] = prepared.metadata["note"]
     return _lines(rows)

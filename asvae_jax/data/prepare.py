@@ -3,7 +3,6 @@ if it lies in one."""
 
 import contextlib
 import dataclasses
-import fcntl
 import io
 import json
 import logging
@@ -25,6 +24,7 @@ from asvae_jax.data.folder import ImageFolder
 from asvae_jax.data.packaged import Digits, Faces25, Mnist5k, Photos
 from asvae_jax.data.published import CelebA, CelebAHQ, Cifar10, Mnist, OxfordBuildings
 from asvae_jax.errors import DataError, StorageError, first_line
+from asvae_jax.files import held
 from asvae_jax.settings import IMAGE_SETS, ImageData
 
 _log = logging.getLogger(__name__)
@@ -102,6 +102,12 @@ def prepare(data: ImageData, *, manual_dir: Path | None = None, refuse_unreadabl
     else:
         _build(builder)
     prepared = _opened(builder, data)
+    # Sets of older versions do not say.
+    if manual_dir and (source := prepared.metadata.get("source")) not in ("", None, builder.source()):
+        raise DataError(
+            f"{prepared.folder} holds the images of {source}, not of {manual_dir}; give these a --label of their own, "
+            "or remove that."
+        )
     if _is_bucket(data.data_dir):
         _push(builder, data)
     return prepared
@@ -216,8 +222,7 @@ def _build(builder: PreparedImages) -> None:
         with _alone(folder.parent):
             if _is_there(builder):
                 return
-            for left_over in folder.parent.glob("incomplete.*"):
-                shutil.rmtree(left_over)
+            _clear(folder.parent)
             if folder.exists():
                 raise DataError(f"{folder} is there without {_INFO}: no whole set. Remove it and try again.")
             _require_room(builder, folder.parent)
@@ -231,12 +236,15 @@ def _build(builder: PreparedImages) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _clear(folder: Path) -> None:
+    """Removes what a process that was killed has left of a set."""
+    for left_over in folder.glob("incomplete.*"):
+        shutil.rmtree(left_over)
+
+
+def _alone(folder: Path) -> contextlib.AbstractContextManager[None]:
     """One process at a time; the others wait and find the work done."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return held(folder / ".lock")
 
 
 def _needed(builder: PreparedImages) -> int:
@@ -256,19 +264,27 @@ def _require_room(builder: PreparedImages, folder: Path) -> None:
 def _fetch(builder: PreparedImages, data: ImageData) -> None:
     """Copies a set from its bucket to this machine, if it is there."""
     local = Path(builder.data_path)
-    remote = _in_bucket(local, data)
     with _bucket_errors(data):
+        remote = _in_bucket(local, data)
         if not (remote / _INFO).exists():
             return
         local.parent.mkdir(parents=True, exist_ok=True)
         with _alone(local.parent):
             if _is_there(builder):
                 return
+            _clear(local.parent)
+            files = list(remote.iterdir())
+            needed, free = sum(file.stat().length for file in files), shutil.disk_usage(local.parent).free
+            if free < needed:
+                raise StorageError(
+                    f"{remote} takes {_gib(needed)}, and {_gib(free)} are free in {local.parent}. Make room or set "
+                    "XDG_CACHE_HOME to a folder on a larger disk."
+                )
             _log.info("Copying %s to %s", remote, local)
             fresh = local.with_name(f"incomplete.{uuid.uuid4().hex}")
             fresh.mkdir()
             try:
-                for file in remote.iterdir():
+                for file in files:
                     file.copy(fresh / file.name)
                 fresh.rename(local)
             finally:
@@ -278,8 +294,8 @@ def _fetch(builder: PreparedImages, data: ImageData) -> None:
 def _push(builder: PreparedImages, data: ImageData) -> None:
     """Copies a set to its bucket, unless it is there: last of all the file that says that it is whole."""
     local = Path(builder.data_path)
-    remote = _in_bucket(local, data)
     with _bucket_errors(data):
+        remote = _in_bucket(local, data)
         if (remote / _INFO).exists():
             return
         _log.info("Copying %s to %s", local, remote)
@@ -301,6 +317,8 @@ def _bucket_errors(data: ImageData) -> Iterator[None]:
             f"{data.data_dir} needs a package that is not installed ({error}): pip install gcsfs for gs://, s3fs for "
             "s3://."
         ) from error
+    except StorageError:
+        raise
     except Exception as error:  # every kind of bucket has its own
         raise StorageError(
             f"{data.data_dir} cannot be used: {first_line(error)}. See to address and rights."

@@ -1,6 +1,8 @@
 """The images of a prepared set, by index."""
 
+import contextlib
 import math
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,15 +26,23 @@ class Split:
     """The images of one split ("train", "test") of a prepared set, by index, read when asked for.
 
     Raises:
-      DataError: if the set is not prepared or damaged; see `prepare.open_prepared`.
+      DataError: if the set is not prepared or damaged (see `prepare.open_prepared`), or a file of it cannot be opened.
     """
 
     def __init__(self, data: ImageData, split: str):
+        _allow_open_files()
         prepared = open_prepared(data)
         self._data, self._folder = data, prepared.folder
         image_bytes = math.prod(data.shape)
         self._readers = [_reader(path, image_bytes) for path in prepared.shards[split]]
         sizes = [reader.num_records() for reader in self._readers]
+        # A reader that could not open its file says nothing but that it holds no records.
+        if sum(sizes) != prepared.sizes[split]:
+            unopened = prepared.shards[split][int(np.argmin(sizes))]
+            raise DataError(
+                f"{unopened} cannot be opened, one of {len(sizes)} files of the {split} split. If its rights and the "
+                "file system are well, allow more open files (ulimit -n)."
+            )
         self._ends = np.cumsum(sizes)
         self._starts = self._ends - sizes
         self._held: np.ndarray | None = None
@@ -83,6 +93,13 @@ class Split:
         except Exception as error:
             advice = remedy(self._folder, self._data)
             raise DataError(f"{self._folder}: image {index} cannot be read ({first_line(error)}). {advice}") from error
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets this process have: each file of a set stays open."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS names no limit and refuses to go without
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _reader(path: Path, image_bytes: int) -> ArrayRecordReader:
