@@ -38,6 +38,9 @@ from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
 
 _log = logging.getLogger(__name__)
 
+# About so many in a run at most: thousands of sheets of large images would fill a disk.
+_SHEETS = 100
+
 # Seconds to wait for a run folder: a network file system may take a machine that is gone for alive so long.
 _PATIENCE = 120.0
 
@@ -84,6 +87,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
 
         # The loop.
         progress = Progress(config, first_step)
+        sheets_every = _sheets_every(config)
         profiling = closing.enter_context(Profiling(workdir if profile else None))
         best = closing.enter_context(_best_checkpoint(config, workdir, first_step))
         stop = stop or closing.enter_context(distributed.StopRequest())
@@ -104,7 +108,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
                 statistics = {name: calibrate(w, data.calibration_batches()) for name, w in weights.items()}
                 store.save(state, statistics, config)
                 run = Run(workdir, config, step, state.params, state.ema, statistics)
-                _draw_sheets(run, preview, writers)
+                if step % sheets_every == 0 or last:
+                    _draw_sheets(run, preview, writers)
             if stopping and not last:
                 _stop(store, step)
             if config.evaluation.every_steps and step % config.evaluation.every_steps == 0:
@@ -361,6 +366,12 @@ def _make_writers(config: Config, workdir: Path, first_step: int) -> Writers:
         return Writers([])
     json_lines = JsonLinesWriter(workdir / "metrics.jsonl", first_step, config.to_dict())
     return Writers([json_lines, TensorBoardWriter(workdir / "tensorboard", first_step)])
+
+
+def _sheets_every(config: Config) -> int:
+    """Steps from one sheet to the next: those of a checkpoint, or several, as sheets are kept where checkpoints go."""
+    every, steps = config.checkpoint.every_steps, config.training.steps
+    return every * max(1, round(steps / every / _SHEETS))
 
 
 def _draw_sheets(run: Run, preview: np.ndarray, writers: Writers) -> None:

@@ -21,7 +21,7 @@ from asvae_jax.evaluation import write_evaluation
 from asvae_jax.progress import Progress
 from asvae_jax.settings import Config
 from asvae_jax.terminal import exit_code_of
-from asvae_jax.train import TrainingData, dry_run, fresh_state, train
+from asvae_jax.train import TrainingData, _sheets_every, dry_run, fresh_state, train
 
 METHODS = ("vae", "introvae", "sintrovae", "asintrovae", "wgan_gp")
 
@@ -123,6 +123,13 @@ def test_steps_before_a_stop_are_logged_too(tmp_path):
     train(config, tmp_path)
     assert config.training.steps == 4 > per
     assert [record["step"] for record in records(tmp_path)] == [per, 4]
+
+
+@pytest.mark.parametrize(("every", "steps", "sheets"), [(500, 20_000, 40), (500, 762_500, 101), (4, 12, 3)])
+def test_a_long_run_has_a_hundred_sheets(every, steps, sheets):
+    config = digits("vae,tiny", training__steps=steps, checkpoint__every_steps=every)
+    assert steps // _sheets_every(config) == sheets
+    assert _sheets_every(config) % every == 0
 
 
 def test_settings_are_kept_beside_the_run(straight):
