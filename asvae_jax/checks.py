@@ -12,6 +12,7 @@ from asvae_jax.settings import (
     IMAGE_SETS,
     SEED_LIMIT,
     TOY_BLOCKS,
+    TOYS_WITH_MODES,
     WITH_ENCODER,
     AsIntroVae,
     Config,
@@ -226,6 +227,11 @@ def _check_evaluation(config: Config) -> None:
         _require(
             not isinstance(config.method, WganGp) or evaluation.best not in WITH_ENCODER,
             f"evaluation.best={evaluation.best!r} needs an encoder, and wgan_gp has none; choose fid.",
+        )
+    else:
+        _require(
+            evaluation.best != "modes_hit" or config.data.name in TOYS_WITH_MODES,
+            f"evaluation.best='modes_hit': {config.data.name} has no modes; choose jsd.",
         )
 
 

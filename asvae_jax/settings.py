@@ -254,6 +254,7 @@ Method = Vae | IntroVae | SIntroVae | AsIntroVae | WganGp
 METHOD_SETTINGS: dict[str, type] = {
     "vae": Vae, "introvae": IntroVae, "sintrovae": SIntroVae, "asintrovae": AsIntroVae, "wgan_gp": WganGp
 }  # fmt: skip
+TOYS_WITH_MODES = ("8gaussians", "25gaussians")
 TOY_LIMITS = {"8gaussians": 2.0, "2spirals": 4.0, "checkerboard": 4.0, "rings": 4.0, "25gaussians": 8.0}
 """The toys and the half-width of the square that they are evaluated on."""
 

@@ -4,11 +4,12 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from asvae_jax import update
@@ -25,6 +26,20 @@ SWEPT = (
 # All members are at one step: a branch that depends on it alone is taken or left, not computed and thrown away.
 _AXES = update.TrainState(step=None, params=0, opt_state=0, ema=0, key=0)  # type: ignore[arg-type]
 
+
+class Member(NamedTuple):
+    """One run of a sweep.
+
+    Fields:
+      run: finished, and without a folder.
+      refused: how many of its steps were refused, since losses or gradients were not finite; `train` gives such a run
+        up after `training.max_skipped_steps` in a row.
+    """
+
+    run: Run
+    refused: int
+
+
 # (step, {"raw": params, "ema": params}), each leaf [members, ...]
 Watch = Callable[[int, dict[str, Any]], None]
 
@@ -40,7 +55,7 @@ def grouped(configs: Iterable[Config], *, at_most: int) -> list[list[Config]]:
     return [group[i : i + at_most] for group in alike.values() for i in range(0, len(group), at_most)]
 
 
-def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Watch | None = None) -> list[Run]:
+def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Watch | None = None) -> list[Member]:
     """Trains toys at once, the members spread over all devices of this process.
 
     Each run is the one that `train` makes of its config, but for the rounding of float32. Nothing is saved and no
@@ -52,7 +67,7 @@ def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Wa
       watch: is shown the weights of all members.
 
     Returns:
-      The finished runs in the order of `configs`, without a folder.
+      The members in the order of `configs`.
 
     Raises:
       ConfigError: for images, or for configs that do not fit together.
@@ -74,8 +89,13 @@ def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Wa
         if watch is not None and watch_every and done % watch_every == 0:
             watch(done, {"raw": state.params, "ema": state.ema})
     params, ema = jax.tree.map(np.asarray, (state.params, state.ema))
+    # Adam counts the steps that were taken.
+    taken = np.asarray(optax.tree.get(state.opt_state["encoder"], "count"))
     return [
-        Run(Path(), config, training.steps, _member(params, i), _member(ema, i), {"raw": {}, "ema": {}})
+        Member(
+            Run(Path(), config, training.steps, _member(params, i), _member(ema, i), {"raw": {}, "ema": {}}),
+            refused=training.steps - int(taken[i]),
+        )
         for i, config in enumerate(configs)
     ]
 

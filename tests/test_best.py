@@ -12,13 +12,16 @@ from command_line import command, terminal  # noqa: F401
 from training_runs import arguments, assert_bit_equal, assert_close, digits, ended, records, started, toy
 from training_runs import wait_until as wait
 
+from asvae_jax import presets
 from asvae_jax.best import BestCheckpoint
 from asvae_jax.checkpoint import CheckpointStore
+from asvae_jax.config import resolve
+from asvae_jax.data.toys import mode_centres
 from asvae_jax.distributed import make_mesh
 from asvae_jax.errors import CheckpointError, ConfigError
 from asvae_jax.evaluation import evaluate
 from asvae_jax.run import BEST, CHECKPOINTS, Run, load_run
-from asvae_jax.settings import Config
+from asvae_jax.settings import TOY_LIMITS, Config
 from asvae_jax.terminal import exit_code_of
 from asvae_jax.train import dry_run, fresh_state, train
 
@@ -259,6 +262,17 @@ def test_best_of_a_toy(tmp_path):
 def test_settings_that_make_no_sense_are_refused(words, changes, said):
     with pytest.raises(ConfigError, match=said):
         digits(words, **changes)
+
+
+@pytest.mark.parametrize("name", TOY_LIMITS)
+def test_toys_without_modes_have_no_best_by_modes(name):
+    config = presets.toys("vae,tiny", name=name)
+    config.evaluation.update(best="modes_hit", every_steps=10)
+    if mode_centres(name) is None:
+        with pytest.raises(ConfigError, match=f"{name} has no modes"):
+            resolve(config)
+    else:
+        resolve(config)
 
 
 def test_plan_of_evaluation_is_told_by_the_dry_run(tmp_path):

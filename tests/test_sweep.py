@@ -34,8 +34,8 @@ def members(words: str, *changes: dict) -> list:
 def test_each_member_is_the_run_of_its_config_alone(words, changes, tmp_path):
     configs = [dataclasses.replace(config, seed=seed) for seed, config in enumerate(members(words, *changes))]
     together = sweep.train_together(configs)
-    assert [run.config for run in together] == configs
-    for number, (run, config) in enumerate(zip(together, configs, strict=True)):
+    assert [(member.run.config, member.refused) for member in together] == [(config, 0) for config in configs]
+    for number, ((run, _), config) in enumerate(zip(together, configs, strict=True)):
         alone = train(config, tmp_path / str(number))
         assert_close(run.params, jax.tree.map(np.asarray, alone.params), rtol=ROUNDING)
         assert_close(run.ema, jax.tree.map(np.asarray, alone.ema), rtol=ROUNDING)
@@ -43,7 +43,15 @@ def test_each_member_is_the_run_of_its_config_alone(words, changes, tmp_path):
         assert sample_images(run, jax.random.key(0), 5).shape == (5, 2)
     # Which the comparison could not tell if all members were alike.
     with pytest.raises(AssertionError):
-        assert_close(together[0].params, together[1].params, rtol=10 * ROUNDING)
+        assert_close(together[0].run.params, together[1].run.params, rtol=10 * ROUNDING)
+
+
+def test_steps_that_are_refused_are_counted_for_each_member():
+    exploding = dict(optimizer__milestone_steps=(10,), optimizer__milestone_factor=1e34)
+    for member in sweep.train_together(members("vae,tiny", exploding, {**exploding, "method__b_kl": 0.9})):
+        # The step that blows the weights up is the last that is taken.
+        assert 0 < member.refused <= member.run.step - 10
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member.run.params))
 
 
 @pytest.mark.parametrize(("count", "devices"), [(1, 1), (3, 3), (4, 4), (6, 3), (8, 4)])
@@ -54,11 +62,11 @@ def test_members_are_shared_out_evenly_over_as_many_devices_as_they_fit(count, d
 def test_watch_sees_all_members_as_they_go():
     configs = members("vae,tiny", dict(), dict(method__b_kl=0.9))
     seen = []
-    runs = sweep.train_together(
+    together = sweep.train_together(
         configs, watch_every=10, watch=lambda step, weights: seen.append((step, jax.tree.map(np.asarray, weights)))
     )
     assert [step for step, _ in seen] == [10, 20]
-    for i, run in enumerate(runs):
+    for i, (run, _) in enumerate(together):
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], seen[-1][1]["ema"]), run.ema, rtol=1e-7)
 
 

@@ -1,6 +1,7 @@
 """The tables of toys, and their samples drawn: what is trained and what is read, and what they say."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 
@@ -11,6 +12,7 @@ from toy_cells import BUDGET, draw, stops_after, tiny, width_of  # noqa: F401
 from training_runs import toy
 
 from asvae_jax import presets, sweep
+from asvae_jax.config import resolve
 from asvae_jax.errors import EXIT_PREEMPTED, DataError
 from asvae_jax.evaluation import evaluate, toy_figures
 from asvae_jax.experiments import ablations, table1
@@ -294,3 +296,15 @@ def test_points_stand_below_the_names_of_their_columns():
 
     # The panels are the same: only the names can tell the two apart.
     assert not np.array_equal(top_rows(["real", "vae"]), top_rows(["real", "wgan_gp"]))
+
+
+def test_at_the_papers_budget_a_cell_is_its_config_file(monkeypatch):
+    monkeypatch.undo()  # the presets of the tests are tiny
+    for variant in ("vae,c1", "asintrovae,released,c2", "wgan_gp,c3", "asintrovae,recommended,c3"):
+        preset = resolve(presets.toys(variant, name="8gaussians"))
+        word, _, betas = variant.rpartition(",")
+        cell = Cell("8gaussians", betas, word, (), preset.seed)
+        config = cell.config(Budget(preset.training.steps, preset.data.batch_size))
+        assert dataclasses.replace(config, checkpoint=preset.checkpoint) == preset
+        half = cell.config(Budget(preset.training.steps // 2, preset.data.batch_size)).optimizer.milestone_steps
+        assert half == ((11_250,) if preset.optimizer.milestone_steps else ())

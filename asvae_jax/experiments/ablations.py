@@ -126,8 +126,13 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "method.bandwidth": 0.0,
             "method.squash_distance": True,
         },
-        "kernel prior": {"method.kernel": "prior", "method.bandwidth": 0.0},
-        "no bandwidth": {"method.bandwidth": 0.0},
+        # Without a bandwidth D has a bound on squashed codes alone.
+        "kernel prior of squashed codes": {
+            "method.kernel": "prior",
+            "method.bandwidth": 0.0,
+            "method.squash_distance": True,
+        },
+        "no bandwidth, squashed codes": {"method.bandwidth": 0.0, "method.squash_distance": True},
         "bandwidth a quarter": {"method.bandwidth": 0.25},
         "bandwidth fourfold": {"method.bandwidth": 4.0},
         "alpha 2 to the end": _ONE_ALPHA,

@@ -22,7 +22,7 @@ from asvae_jax.errors import DataError
 from asvae_jax.experiments.report import write_json, write_picture
 from asvae_jax.experiments.toy_cells import Budget, Cell, identity, origin
 from asvae_jax.figures import Course, courses_sheet
-from asvae_jax.gaussians import Gaussian, kl_to_standard_normal
+from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, squash
 from asvae_jax.models import make_networks
 from asvae_jax.settings import Config
 from asvae_jax.streams import decoder_streams
@@ -36,6 +36,7 @@ Divergence = Callable[[Gaussian, Gaussian], jax.Array]
 
 DIVERGENCES: dict[str, Divergence] = {
     "KL of fake": lambda other, fake: jnp.mean(kl_to_standard_normal(fake)),
+    "KL of fake, squashed": lambda other, fake: jnp.mean(kl_to_standard_normal(squash(fake))),
     "D per_dim, squashed": lambda other, fake: as_distance(other, fake, over_dims="sum", squash=True),
     "D per_dim": lambda other, fake: as_distance(other, fake, over_dims="sum", method="pairwise"),
     "D product": lambda other, fake: as_distance(other, fake, kernel="product"),
@@ -43,7 +44,8 @@ DIVERGENCES: dict[str, Divergence] = {
     "D prior": lambda other, fake: as_distance(other, fake, kernel="prior"),
     "D means, bandwidth 0.1": lambda other, fake: as_distance(other, fake, kernel="means", bandwidth=0.1),
 }
-"""What the decoder lowers, of the codes of one stream and of the fake one, each [B, Z]."""
+"""What the decoder lowers, of the codes of one stream and of the fake one, each [B, Z]: S-IntroVAE's the first, that of
+the released arithmetic the second and half of the third (a mean over two dimensions, here a sum)."""
 
 # Codes of the clouds: as many as a small batch, their means spread by this much about the middle.
 _CODES, _SPREAD, _FARTHEST = 64, 0.1, 6.0

@@ -116,11 +116,13 @@ def about(found: Sequence[Row], budget: Budget, command: str, beside: str = "") 
         else f" **Partial: {done} of {wanted} runs are done; the command trains the others, with `--stored` none.**"
     )
     hours = sum(record["seconds"] for record in records) / 3600
+    frozen = sum(record.get("refused_steps", 0) > 0 for record in records)
+    refused = f" **In {frozen} of them steps were refused, as losses or gradients were not finite.**" if frozen else ""
     devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))
     return (
         f"`{command}`\n\n"
         f"{done} run{'' if done == 1 else 's'} of {budget.steps:,} steps of {budget.batch_size} points, "
-        f"{_schedules(found, budget)}; 5,000 samples each.{partial} {hours:.1f} h in all on "
+        f"{_schedules(found, budget)}; 5,000 samples each.{partial}{refused} {hours:.1f} h in all on "
         f"{devices or 'no device yet'}.\n"
         f"Each figure is the median over the seeds [smallest, largest]{beside}. "
         f"Fresh real points instead of samples score {_of_real_points(found, budget)}.\n"
@@ -134,6 +136,10 @@ def _schedules(found: Sequence[Row], budget: Budget) -> str:
     if falling and len(falling) == len(presets):
         return "at a rate that falls all along"
     exception = f" (but for {', '.join(falling)}, whose rate falls all along)" if falling else ""
+    milestones = max(config.optimizer.milestone_steps for config in presets.values())
+    if len(milestones) > 1:
+        first, second = milestones
+        return f"at a tenth of the learning rate from step {first:,} on and a hundredth from {second:,} on{exception}"
     return f"the last quarter at a tenth of the learning rate{exception}"
 
 

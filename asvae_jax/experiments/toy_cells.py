@@ -69,13 +69,14 @@ class Cell(NamedTuple):
         # The published average is one over steps.
         config.ema.half_life_images *= budget.batch_size / config.data.batch_size
         config.data.batch_size = budget.batch_size
+        published = config.training.steps, config.optimizer.milestone_steps
         config.training.steps = budget.steps
         config.checkpoint.every_steps = budget.steps
         for path, value in self.changes:
             section, _, name = path.partition(".")
             config[section][name] = value
         # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
-        if config.optimizer.milestone_steps:
+        if config.optimizer.milestone_steps and (budget.steps, config.optimizer.milestone_steps) != published:
             config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
         return resolve(config)
 
@@ -102,8 +103,9 @@ class Results:
                     raise DataError(f"{path} line {number} is no finished cell ({error}); remove the line.") from error
 
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
-        """The record of a cell: "raw" and "ema" figures, "curve", "seconds", "device", "versions", "commit", and
-        "samples", the file of its points; None if it was never trained, or under other settings than today's."""
+        """The record of a cell: "raw" and "ema" figures, "curve", "refused_steps" (older ones have none), "seconds",
+        "device", "versions", "commit", and "samples", the file of its points; None if it was never trained, or under
+        other settings than today's."""
         record = self._by_settings.get(identity(cell.config(budget).to_dict()))
         if record is None and key(cell, budget) in self._keys:
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
@@ -234,14 +236,15 @@ def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarr
 
     began = time.perf_counter()
     every = max(1, first.training.steps // _CURVE_POINTS // per_dispatch) * per_dispatch
-    runs = sweep.train_together(configs, watch_every=every, watch=watch)
+    members = sweep.train_together(configs, watch_every=every, watch=watch)
     seconds = time.perf_counter() - began
-    for config, run, curve in zip(configs, runs, curves, strict=True):
+    for config, (run, refused), curve in zip(configs, members, curves, strict=True):
         points = {which: toy_points(run, which) for which in WEIGHTS}
         record: dict[str, Any] = {
             **{which: _rounded(toy_figures(config, points[which])) for which in WEIGHTS},
             "curve": curve,
-            **origin(config, seconds, together=len(runs)),
+            "refused_steps": refused,
+            **origin(config, seconds, together=len(members)),
         }
         yield record, points["ema"]
 
