@@ -187,6 +187,11 @@ def check(config: Config) -> None:
             "method.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False.",
         )
         _require(
+            not method.balance_pulls or method.over_pairs_decoder == "mean",
+            "method.balance_pulls weighs D by its pull, whatever its size; over_pairs_decoder='sum' would change "
+            "nothing. Set it to 'mean'.",
+        )
+        _require(
             method.statistic == "V" or data.batch_size >= 2,
             "method.statistic='U' needs a batch of at least two; use 'V'.",
         )

@@ -168,6 +168,11 @@ from asvae_jax.settings import IMAGE_SETS
             r"method\.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False",
         ),
         (
+            "recommended",
+            dict(method__over_pairs_decoder="sum"),
+            r"method\.balance_pulls weighs D by its pull, whatever its size; over_pairs_decoder='sum' would change",
+        ),
+        (
             "asintrovae",
             dict(method__slope_weight=0.1),
             r"method\.slope_until=0\.0 is the share of training\.steps over which method\.slope_weight=0\.1 falls",
