@@ -25,8 +25,8 @@ from asvae_jax.streams import (
 )
 
 _ROOT_EPSILON = 1e-6
-# Keeps a quotient of pulls finite where codes do not change with their images at all.
-_PULL_EPSILON = 1e-12
+# A distance that pulls at fake images by less than this has no direction left that could be followed.
+_LEAST_PULL = 1e-12
 
 
 def asintrovae(config: Config) -> Method:
@@ -92,7 +92,10 @@ def asintrovae(config: Config) -> Method:
                     *(lambda q, n=n: unit * distances_to(q)[n] for n in range(len(found))),
                 ],
             )
-            found = [d * of_kl / (of_d + _PULL_EPSILON) for d, of_d in zip(found, of_distances, strict=True)]
+            found = [
+                d * jnp.where(of_d > _LEAST_PULL, of_kl / jnp.maximum(of_d, _LEAST_PULL), 0.0)
+                for d, of_d in zip(found, of_distances, strict=True)
+            ]
         d = _in_sum(found, _late(setting, step, steps))
         objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
         return objective(

@@ -1,5 +1,6 @@
 """AS-IntroVAE by hand: what its distance is made of, how it is weighed, and which network each of its terms moves."""
 
+import math
 from functools import partial
 
 import jax
@@ -177,6 +178,17 @@ def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as
     by_fixed, by_balanced, by_rest = (decoder_terms(c)[term][1] for c in (fixed, balanced, without))
     one, asked = (jax.tree.map(jnp.subtract, by_all, by_rest) for by_all in (by_fixed, by_balanced))
     assert_close(asked, jax.tree.map(lambda g: 5 * of_kl / of_distance * g, one), rtol=1e-3)
+
+
+def test_a_balanced_distance_that_pulls_at_nothing_weighs_nothing():
+    # Codes so narrow that far ones do not see each other: nothing bounds D, and at fake images it is flat.
+    config = toy_config("asintrovae", balance_pulls=True, kernel="product", squash_distance=False, **OUTSIDE)
+    state, images, noise = toy_inputs(config)
+    head = state.params["encoder"]["head"]
+    narrow = {**state.params["encoder"], "head": {**head, "bias": head["bias"].at[LATENT:].add(-40.0)}}
+    _, metrics = make_update(config)(state._replace(params={**state.params, "encoder": narrow}), images, noise)
+    assert metrics["decoder/distance"] == 0 and metrics["skipped"] == 0
+    assert 0 < metrics["decoder/gradient_norm"] < math.inf
 
 
 MEANS = dict(**OUTSIDE, distance_pairs="real_fake", kernel="product", bandwidth=1.0, squash_distance=False)
