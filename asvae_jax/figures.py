@@ -156,5 +156,5 @@ def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str | Seq
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-# Told apart by those who see colours otherwise, too (Okabe and Ito's).
-_COURSE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Told apart by those who see colours otherwise, too (Okabe and Ito's, and grey).
+_COURSE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
