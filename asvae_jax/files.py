@@ -2,10 +2,14 @@
 
 import contextlib
 import fcntl
+import logging
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+_log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 
@@ -30,13 +34,19 @@ def held(path: Path, *, patience: float = math.inf) -> Iterator[None]:
       OSError: if it cannot be made, or its file system knows no locks.
     """
     with path.open("w") as file:
-        give_up = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+        if not _taken(file):
+            _log.warning("%s is held by another process; waiting for its end", path)
+            give_up = time.monotonic() + patience
+            while not _taken(file):
                 if time.monotonic() >= give_up:
-                    raise
+                    raise BlockingIOError(f"{path} is held by another process")
                 time.sleep(_POLL_SECONDS)
         yield
+
+
+def _taken(file: IO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

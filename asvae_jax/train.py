@@ -139,11 +139,7 @@ def _hold(workdir: Path, closing: contextlib.ExitStack) -> None:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        try:
-            closing.enter_context(held(workdir / ".lock", patience=0))
-        except BlockingIOError:
-            _log.warning("Another process trains in %s; waiting %.0f s for its end", workdir, _PATIENCE)
-            closing.enter_context(held(workdir / ".lock", patience=_PATIENCE))
+        closing.enter_context(held(workdir / ".lock", patience=_PATIENCE))
     except BlockingIOError as error:
         raise RunError(
             f"Another process trains in {workdir}; wait for its end, or choose another --workdir."
