@@ -33,7 +33,17 @@ from asvae_jax.losses import reconstruction_error
 from asvae_jax.metrics import density2d, intervals
 from asvae_jax.metrics.intervals import Interval
 from asvae_jax.provenance import commit, versions
-from asvae_jax.run import WEIGHTS, Run, Weights, decode, encode, make_generate, on_this_process, sample_images
+from asvae_jax.run import (
+    SAMPLE_SEED,
+    WEIGHTS,
+    Run,
+    Weights,
+    decode,
+    encode,
+    make_generate,
+    on_this_process,
+    sample_images,
+)
 from asvae_jax.scores import DRAWS, score
 from asvae_jax.settings import (
     BY_FEATURES,
@@ -46,8 +56,6 @@ from asvae_jax.settings import (
     WganGp,
 )
 
-# Fixed, so that all runs are judged by the same latents.
-SAMPLE_SEED = 1
 _GN_ELBO_POINTS, _GN_ELBO_GRID = 12_800, 1024
 _BINS = 100
 

@@ -20,12 +20,13 @@ from ml_collections import config_flags
 from asvae_jax import benchmark, distributed
 from asvae_jax.config import check_overrides, load_file, resolve
 from asvae_jax.continuation import differences
+from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import ConfigError, Preempted
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
 from asvae_jax.settings import ImageData
 from asvae_jax.terminal import errors_alone_to_terminal, exit_code_of, keep_compiled_programs, log_to_terminal
-from asvae_jax.train import dry_run, sheet_path, train
+from asvae_jax.train import sheet_path, train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant: configs/digits.py:sintrovae,tiny."

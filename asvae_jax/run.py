@@ -27,6 +27,9 @@ WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 
 CHECKPOINTS, BEST = "checkpoints", "best"
 
+# Fixed, so that all runs are judged by, and drawn from, the same latents.
+SAMPLE_SEED = 1
+
 
 class Run(NamedTuple):
     """Weights of one step with the batch-norm statistics calibrated for them, {"raw": ..., "ema": ...}."""

@@ -6,11 +6,8 @@ import jax
 import numpy as np
 
 from asvae_jax.figures import image_sheet, points_sheet
-from asvae_jax.run import Run, Weights, reconstruct, sample_images
+from asvae_jax.run import SAMPLE_SEED, Run, Weights, reconstruct, sample_images
 from asvae_jax.settings import TOY_LIMITS, WganGp
-
-# Fixed, so that a run's pictures are drawn from the same latents each time.
-SAMPLE_SEED = 1
 
 
 def sheet(run: Run, weights: Weights, real: np.ndarray) -> Any:

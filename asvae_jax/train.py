@@ -2,37 +2,31 @@
 
 import contextlib
 import errno
-import itertools
 import json
 import logging
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from asvae_jax import distributed, update
+from asvae_jax import distributed
 from asvae_jax.best import BestCheckpoint
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import resolve
-from asvae_jax.continuation import depends_on_length, differences
-from asvae_jax.data.augment import to_value_range
-from asvae_jax.data.images import BatchOrder, ahead, read_batches
-from asvae_jax.distributed import is_main_process, over_batch, replicated, to_global
-from asvae_jax.errors import CheckpointError, ConfigError, Preempted, RunError, StorageError
+from asvae_jax.distributed import is_main_process
+from asvae_jax.errors import Preempted, RunError, StorageError
 from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
 from asvae_jax.files import held, write_whole
 from asvae_jax.progress import Profiling, Progress
-from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights, state_template, statistics_template
-from asvae_jax.settings import Config, ImageData, ImageEvaluation, ToyEvaluation
+from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights
+from asvae_jax.settings import Config
 from asvae_jax.sheets import sheet
+from asvae_jax.start import check_length, fresh_state, restore
+from asvae_jax.training_data import TrainingData
 from asvae_jax.update import TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
 
@@ -43,9 +37,6 @@ _SHEETS = 100
 
 # Seconds to wait for a run folder: a network file system may take a machine that is gone for alive so long.
 _PATIENCE = 120.0
-
-# (state, pixels [n, B, H, W, C], or nothing for a toy) -> (state, metrics [n]); one compiled call
-Dispatch = jax.stages.Wrapped
 
 
 def train(config: Config, workdir: Path, *, profile: bool = False, stop: distributed.StopRequest | None = None) -> Run:
@@ -77,9 +68,9 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
         _hold(workdir, closing)
         # A fresh state, or the newest whole checkpoint.
         store = closing.enter_context(CheckpointStore(workdir / CHECKPOINTS, config.checkpoint))
-        state, statistics = _restore(config, store, mesh) or (fresh_state(config, mesh), {})
+        state, statistics = restore(config, store, mesh) or (fresh_state(config, mesh), {})
         step = first_step = int(state.step)
-        _check_length(config, workdir, step)
+        check_length(config, workdir, step)
         _describe(config, workdir, state, mesh)
         writers = closing.enter_context(contextlib.closing(_make_writers(config, workdir, first_step)))
         writers.write_texts(step, {"config": f"```\n{json.dumps(config.to_dict(), indent=2)}\n```"})
@@ -174,179 +165,6 @@ def _report_evaluation(result: dict[str, Any], writers: Writers) -> None:
     _log.info("evaluation at step %d  %s", result["step"], shown)
 
 
-def dry_run(config: Config, workdir: Path) -> str:
-    """Checks what training needs - data, devices, the step itself - and returns the plan as text; nothing is trained
-    or written.
-
-    Raises:
-      ConfigError, DataError: as `train` would.
-    """
-    mesh = distributed.make_mesh(config)
-    data = TrainingData(config, mesh)
-    state = jax.eval_shape(lambda: update.init_state(config, jax.random.key(0)))
-    compiled = data.lower_steps(config).compile()
-    memory, training = program_memory(compiled), config.training
-    Evaluator(config)
-    stored = _stored_steps(config, workdir)
-    counts = {name: parameter_overview.count_parameters(state.params[name]) for name in state.params}
-    lines = [
-        f"data        {config.data.name}: {data.size}, batches of {config.data.batch_size}",
-        f"method      {config.method.name}, after {training.warmup_steps:,} warm-up steps of a plain VAE",
-        f"parameters  encoder {counts['encoder']:,}, decoder {counts['decoder']:,}",
-        f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}, {config.data.batch_size // mesh.size} each",
-        f"memory      {_gib(memory[0])} state and images, {_gib(memory[1])} temporaries a device",
-        f"plan        {training.steps:,} steps, a checkpoint every {config.checkpoint.every_steps:,}",
-        f"evaluation  {_evaluation_plan(config)}",
-        f"workdir     {workdir}: " + (f"would go on from step {stored[-1]:,}" if stored else "would start afresh"),
-    ]
-    return "\n".join(lines)
-
-
-def _evaluation_plan(config: Config) -> str:
-    evaluation = config.evaluation
-    what = ", ".join(evaluation.measures) if isinstance(evaluation, ImageEvaluation) else "2-D measures"
-    when = f"every {evaluation.every_steps:,} steps and " if evaluation.every_steps else ""
-    kept = "" if evaluation.best == "none" else f"; the best by {evaluation.best} is kept"
-    return f"{what}, {when}at the end{kept}"
-
-
-def _stored_steps(config: Config, workdir: Path) -> list[int]:
-    if not (workdir / CHECKPOINTS).is_dir():
-        return []
-    with CheckpointStore(workdir / CHECKPOINTS) as store:
-        steps = store.steps()
-        _check_same_run(config, store, steps)
-        if steps:
-            _check_length(config, workdir, steps[-1])
-        return steps
-
-
-def program_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
-    """Bytes of a program's arguments and of its temporaries on one device."""
-    memory = compiled.memory_analysis()
-    return (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
-
-
-class TrainingData:
-    """Where a step's images come from: drawn on the device for a toy, read from a prepared set otherwise."""
-
-    def __init__(self, config: Config, mesh: Mesh):
-        self._config, self._mesh = config, mesh
-        if isinstance(config.data, ImageData):
-            # TFDS takes a second to import, and a toy needs none of it.
-            from asvae_jax.data.records import Split
-
-            self._images = Split(config.data, "train").held()
-            self._order = BatchOrder(len(self._images), config.data.batch_size, config.seed)
-            self._calibration_order = BatchOrder(len(self._images), config.chunk_size, config.seed)
-
-    @property
-    def size(self) -> str:
-        """How much there is of it, for people."""
-        if self._config.is_toy:
-            return "drawn on the device"
-        return f"{len(self._images):,} training images {self._config.example_shape}"
-
-    def compiled_steps(self, config: Config) -> Dispatch:
-        """`steps_per_dispatch` steps of `config.method` as one program with donated state."""
-        whole = replicated(self._mesh)
-        if config.is_toy:
-            toy_steps = update.make_toy_steps(config, over_batch(self._mesh))
-            return jax.jit(
-                lambda state: toy_steps(state, config.training.steps_per_dispatch),
-                donate_argnums=0,
-                in_shardings=(whole,),
-                out_shardings=whole,
-            )
-        image_steps = update.make_steps(config, over_batch(self._mesh))
-        return jax.jit(
-            image_steps,
-            donate_argnums=0,
-            in_shardings=(whole, over_batch(self._mesh, axis=1)),
-            out_shardings=whole,
-        )
-
-    def lower_steps(self, config: Config) -> jax.stages.Lowered:
-        """The same program, traced for inspection."""
-        state = state_template(config, replicated(self._mesh))
-        if config.is_toy:
-            return self.compiled_steps(config).lower(state)
-        pixels = (config.training.steps_per_dispatch, config.data.batch_size, *config.example_shape)
-        return self.compiled_steps(config).lower(state, jax.ShapeDtypeStruct(pixels, jnp.uint8))
-
-    def batches(self, first_step: int) -> Iterator[tuple[jax.Array, ...]]:
-        """What each dispatch from `first_step` on takes beside the state, without end: nothing for a toy, else
-        uint8 pixels [n, B, H, W, C], on the devices before they are needed."""
-        if not isinstance(self._config.data, ImageData):
-            return itertools.repeat(())
-        read = read_batches(
-            self._images,
-            self._order,
-            first_step=first_step,
-            group=self._config.training.steps_per_dispatch,
-            threads=self._config.data.read_threads,
-            process=jax.process_index(),
-            processes=jax.process_count(),
-        )
-        return ahead((to_global(self._mesh, pixels, axis=1),) for pixels in read)
-
-    def calibration_batches(self) -> Iterator[jax.Array]:
-        """Training images for batch-norm statistics, the same at each call; none for a toy."""
-        evaluation, data = self._config.evaluation, self._config.data
-        if isinstance(evaluation, ToyEvaluation) or not isinstance(data, ImageData):
-            return
-        for step in range(evaluation.calibration_batches):
-            own = np.split(self._calibration_order[step], jax.process_count())[jax.process_index()]
-            pixels = to_global(self._mesh, self._images.rows(own))
-            yield to_value_range(data, pixels.astype(jnp.float32) / 255)
-
-
-def fresh_state(config: Config, mesh: Mesh) -> TrainState:
-    """The state that `config.seed` gives, the same on every device."""
-    return jax.jit(lambda key: update.init_state(config, key), out_shardings=replicated(mesh))(
-        jax.random.key(config.seed)
-    )
-
-
-def _restore(config: Config, store: CheckpointStore, mesh: Mesh) -> tuple[TrainState, dict[str, Any]] | None:
-    """State and statistics of the newest whole checkpoint; None if there is none."""
-
-    def templates(meta: dict[str, Any]) -> dict[str, Any]:
-        state = state_template(config, replicated(mesh))
-        items = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
-        return {**items, "statistics": statistics_template(config, replicated(mesh))}
-
-    if steps := store.steps():
-        _check_same_run(config, store, steps)
-    found = store.read_newest(templates)
-    if found is None:
-        return None
-    items, meta = found
-    store.set_aside_after(meta["step"])
-    step = jax.device_put(jnp.asarray(meta["step"], jnp.int32), replicated(mesh))
-    state = TrainState(step, items["params"], items["opt_state"], items["ema"], items["key"]["key"])
-    return state, items.get("statistics", {})
-
-
-def _check_same_run(config: Config, store: CheckpointStore, steps: list[int]) -> None:
-    """Raises a ConfigError if the checkpoints come from other settings than these."""
-    for step in reversed(steps):
-        try:
-            stored = resolve(store.read_meta(step)["config"])
-        except CheckpointError:  # `read_newest` is to report it
-            continue
-        if changed := differences(stored, config, () if depends_on_length(config) else ("training.steps",)):
-            raise ConfigError(
-                f"{store.folder.parent} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
-            )
-        return
-
-
-def _check_length(config: Config, workdir: Path, step: int) -> None:
-    if step > config.training.steps:
-        raise ConfigError(f"{workdir} is at step {step:,} already, past training.steps={config.training.steps:,}.")
-
-
 def _describe(config: Config, workdir: Path, state: TrainState, mesh: Mesh) -> None:
     """Prints what is about to be trained, and keeps the settings beside the run."""
     _log.info("Parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
@@ -383,7 +201,3 @@ def _draw_sheets(run: Run, preview: np.ndarray, writers: Writers) -> None:
 def sheet_path(run: Run, weights: Weights) -> Path:
     """Where the picture of a step lies."""
     return run.folder / "sheets" / f"{weights}-{run.step:07d}.png"
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"

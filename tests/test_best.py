@@ -18,12 +18,14 @@ from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import resolve
 from asvae_jax.data.toys import mode_centres
 from asvae_jax.distributed import make_mesh
+from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import CheckpointError, ConfigError
 from asvae_jax.evaluation import evaluate
 from asvae_jax.run import BEST, CHECKPOINTS, Run, load_run
 from asvae_jax.settings import TOY_LIMITS, Config
+from asvae_jax.start import fresh_state
 from asvae_jax.terminal import exit_code_of
-from asvae_jax.train import dry_run, fresh_state, train
+from asvae_jax.train import train
 
 # Six steps, judged at each second one; images of few figures, since they are not what is tested.
 JUDGED = {

@@ -13,13 +13,13 @@ from asvae_jax import generation
 from asvae_jax.data.records import Split
 from asvae_jax.distributed import local_mesh
 from asvae_jax.errors import Preempted
-from asvae_jax.evaluation import SAMPLE_SEED, evaluate, table, write_evaluation
+from asvae_jax.evaluation import evaluate, table, write_evaluation
 from asvae_jax.examples import Examples
 from asvae_jax.features.networks import open_network
 from asvae_jax.generation import feature_statistics, measure_split
 from asvae_jax.metrics import reconstruction
 from asvae_jax.metrics.frechet import frechet_distance
-from asvae_jax.run import Run, decode, encode, make_autoencode, make_generate, reconstruct
+from asvae_jax.run import SAMPLE_SEED, Run, decode, encode, make_autoencode, make_generate, reconstruct
 from asvae_jax.scores import DRAWS, score
 
 TRAIN, TEST = 1_438, 359

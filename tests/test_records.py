@@ -18,10 +18,11 @@ from asvae_jax.data.images import BatchOrder, ahead, read_batches
 from asvae_jax.data.prepare import open_prepared
 from asvae_jax.data.records import Split
 from asvae_jax.distributed import make_mesh
+from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import ConfigError, DataError
 from asvae_jax.presets import image_data
 from asvae_jax.settings import ImageData
-from asvae_jax.train import TrainingData, dry_run
+from asvae_jax.training_data import TrainingData
 
 
 def section(name: str) -> ImageData:

@@ -18,11 +18,12 @@ from twelve_steps import CONFIG, STEPS, copy_of, steps_of, stored
 
 from asvae_jax.continuation import depends_on_length
 from asvae_jax.distributed import StopRequest
+from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import CheckpointError, RunError
 from asvae_jax.files import held
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.terminal import exit_code_of
-from asvae_jax.train import dry_run, train
+from asvae_jax.train import train
 
 # Orbax leaves the reads beside one that failed to the garbage collector, which complains of each.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")

@@ -16,12 +16,15 @@ from training_runs import digits, records, toy
 from twelve_steps import CONFIG, STEPS, steps_of, stored
 
 from asvae_jax.distributed import StopRequest, make_mesh
+from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import ConfigError, Preempted
 from asvae_jax.evaluation import write_evaluation
 from asvae_jax.progress import Progress
 from asvae_jax.settings import Config
+from asvae_jax.start import fresh_state
 from asvae_jax.terminal import exit_code_of
-from asvae_jax.train import TrainingData, _sheets_every, dry_run, fresh_state, train
+from asvae_jax.train import _sheets_every, train
+from asvae_jax.training_data import TrainingData
 
 METHODS = ("vae", "introvae", "sintrovae", "asintrovae", "wgan_gp")
 

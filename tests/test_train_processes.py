@@ -14,7 +14,8 @@ from asvae_jax.distributed import make_mesh
 from asvae_jax.evaluation import evaluate
 from asvae_jax.run import Run, load_run
 from asvae_jax.settings import Config
-from asvae_jax.train import TrainingData, train
+from asvae_jax.train import train
+from asvae_jax.training_data import TrainingData
 
 
 def run_together(command: list[str], processes: int) -> None:
@@ -93,14 +94,15 @@ RECORDED = """
 import sys
 from pathlib import Path
 import numpy as np
-from asvae_jax import main, train
-folder, taken = Path(sys.argv.pop(1)), train.TrainingData.batches
+from asvae_jax import main
+from asvae_jax.training_data import TrainingData
+folder, taken = Path(sys.argv.pop(1)), TrainingData.batches
 def recorded(data, first_step):
     for step, (pixels,) in enumerate(taken(data, first_step), first_step):
         for shard in pixels.addressable_shards:
             np.save(folder / f"{step:03}-{shard.index[1].start or 0:03}.npy", shard.data[0])
         yield (pixels,)
-train.TrainingData.batches = recorded
+TrainingData.batches = recorded
 main.main()
 """
 

@@ -14,8 +14,7 @@ from asvae_jax.experiments.image_requests import METHODS, SEEDS, SETS, Request, 
 from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, read_records
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.figures import Course, courses_sheet, image_sheet
-from asvae_jax.run import Run, decode, encode, load_run, reconstruct, sample_images
-from asvae_jax.sheets import SAMPLE_SEED
+from asvae_jax.run import SAMPLE_SEED, Run, decode, encode, load_run, reconstruct, sample_images
 
 _WAY = 10
 _COURSES = {

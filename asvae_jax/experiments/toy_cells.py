@@ -16,11 +16,11 @@ import numpy as np
 from asvae_jax import presets, sweep
 from asvae_jax.config import of_this_version, resolve
 from asvae_jax.errors import DataError, StorageError
-from asvae_jax.evaluation import SAMPLE_SEED, Figures, toy_figures, toy_points
+from asvae_jax.evaluation import Figures, toy_figures, toy_points
 from asvae_jax.files import write_whole
 from asvae_jax.models import make_networks
 from asvae_jax.provenance import commit, versions
-from asvae_jax.run import WEIGHTS
+from asvae_jax.run import SAMPLE_SEED, WEIGHTS
 from asvae_jax.settings import Config
 
 _log = logging.getLogger(__name__)
