@@ -4,8 +4,10 @@ import logging
 import os
 from pathlib import Path
 
-# Read by jax when it is imported. No LLVM optimisation: tiny programs spend their time in the compiler.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
+from compiler import xla_flags
+
+# Read by jax when it is imported.
+os.environ.setdefault("XLA_FLAGS", xla_flags(devices=4))
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Four virtual devices on fewer cores wait for each other in collectives, and XLA aborts when its threads run out: NPROC
 # gives it enough of them, here and in subprocesses, and below one program runs at a time.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from compiler import xla_flags
 
 from asvae_jax.config import load_file, resolve
 from asvae_jax.settings import Config
@@ -64,7 +65,7 @@ def environment(devices: int = 4, **variables: str) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": xla_flags(devices),
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
