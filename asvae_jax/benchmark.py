@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvae_jax import distributed
-from asvae_jax.dry_run import program_memory
 from asvae_jax.provenance import commit, versions
 from asvae_jax.settings import Config
 from asvae_jax.start import fresh_state
-from asvae_jax.training_data import TrainingData
+from asvae_jax.training_data import TrainingData, program_memory
 
 _REPEATS = 20
 _AT_MOST_SECONDS = 60.0

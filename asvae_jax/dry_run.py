@@ -11,7 +11,7 @@ from asvae_jax.evaluation import Evaluator
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.settings import Config, ImageEvaluation
 from asvae_jax.start import check_length, check_same_run
-from asvae_jax.training_data import TrainingData
+from asvae_jax.training_data import TrainingData, program_memory
 
 
 def dry_run(config: Config, workdir: Path) -> str:
@@ -59,12 +59,6 @@ def _stored_steps(config: Config, workdir: Path) -> list[int]:
         if steps:
             check_length(config, workdir, steps[-1])
         return steps
-
-
-def program_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
-    """Bytes of a program's arguments and of its temporaries on one device."""
-    memory = compiled.memory_analysis()
-    return (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
 
 
 def _gib(size: int) -> str:

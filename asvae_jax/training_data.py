@@ -91,3 +91,9 @@ class TrainingData:
             own = np.split(self._calibration_order[step], jax.process_count())[jax.process_index()]
             pixels = to_global(self._mesh, self._images.rows(own))
             yield to_value_range(data, pixels.astype(jnp.float32) / 255)
+
+
+def program_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
+    """Bytes of a program's arguments and of its temporaries on one device."""
+    memory = compiled.memory_analysis()
+    return (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
