@@ -16,8 +16,8 @@ os.environ["NPROC"] = "16"
 import jax
 import pytest
 
-# Fixtures: cells of image tables and figures; runs to evaluate.
-pytest_plugins = ["image_cells", "evaluated_runs"]
+# Fixtures: cells of image tables and figures; runs to evaluate; a reference file.
+pytest_plugins = ["image_cells", "evaluated_runs", "reference_files"]
 
 # One for all workers of pytest-xdist, as many files compile the same programs.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import zipfile
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
+from reference_files import DIGITS, arrays_of, expected
 from training_runs import DATA_DIR, digits
 
 from asvae_jax.config import resolve_data
@@ -29,7 +29,6 @@ from asvae_jax.presets import image_data
 from asvae_jax.run import Run
 from asvae_jax.train import train
 
-DIGITS = digits("vae,tiny").data
 TRAIN, TEST = 1_438, 359
 
 
@@ -46,23 +45,6 @@ def fake_network(by_batch: bool = False, name: str = "fake") -> FeatureNetwork:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     return train(digits("vae,tiny"), tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def train_file(tmp_path_factory) -> Path:
-    """The reference that tiny runs on digits need."""
-    path = tmp_path_factory.mktemp("reference") / "train.npz"
-    write_reference(path, measure_split(DIGITS, "train", open_network("digits"), 52))
-    return path
-
-
-def expected(split: str = "train") -> dict:
-    return about_split(DIGITS, split, open_network("digits"), 52)
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return dict(file)
 
 
 def rewritten(path: Path, out: Path, **about) -> Path:
@@ -170,69 +152,6 @@ def test_folders_of_ones_own_are_told_apart_by_their_label(tmp_path):
     settings = [image_data("image_folder", batch_size=1, data_dir=str(tmp_path), label=label) for label in ("a", "b")]
     one, other = (about_split(resolve_data(setting), "train", network, 52) for setting in settings)
     assert one["label"] == "a" and {**one, "label": "b"} == other
-
-
-def cut_off(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5_000])
-
-
-def flipped(path: Path) -> None:
-    with zipfile.ZipFile(path) as file:
-        at = file.getinfo("sigma.npy").header_offset + 500
-    content = bytearray(path.read_bytes())
-    content[at] ^= 0x40
-    path.write_bytes(content)
-
-
-def without_means(path: Path) -> None:
-    arrays = arrays_of(path)
-    del arrays["mu"]
-    np.savez(path, **arrays)
-
-
-def without_features(path: Path) -> None:
-    arrays = arrays_of(path)
-    del arrays["features"]
-    np.savez(path, **arrays)
-
-
-def of_another_shape(path: Path) -> None:
-    arrays = arrays_of(path)
-    np.savez(path, **{**arrays, "sigma": arrays["sigma"][:-1]})
-
-
-def not_finite(path: Path) -> None:
-    arrays = arrays_of(path)
-    arrays["sigma"][3, 3] = np.nan
-    np.savez(path, **arrays)
-
-
-def text(path: Path) -> None:
-    path.write_text("This is no archive.")
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def one_array(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.zeros(3))
-
-
-DAMAGE = [
-    cut_off, flipped, without_means, without_features, of_another_shape, not_finite, text, empty, one_array, Path.unlink
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", DAMAGE, ids=[damage.__name__ for damage in DAMAGE])
-def test_file_that_cannot_be_read_is_refused_by_name(damage, train_file, tmp_path):
-    path = tmp_path / "damaged.npz"
-    path.write_bytes(train_file.read_bytes())
-    damage(path)
-    with pytest.raises(DataError, match=r"damaged\.npz") as error:
-        read_reference(path, expected())
-    assert error.value.exit_code == 2
 
 
 def test_missing_reference_is_refused_before_anything_is_measured(run, tmp_path, capsys, monkeypatch):
