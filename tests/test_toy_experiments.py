@@ -151,6 +151,26 @@ def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_p
     assert float(line["low"]) < float(line["mean"]) < float(line["high"])
 
 
+def test_a_table_shows_each_run_of_8_gaussians(table, tmp_path):
+    options = ("--betas", "c1", "c2", "--toys", "--variants", "vae", "--seeds")
+    table(*options, 1)
+    table(*options, 0, "--betas", "c2")
+    file = tmp_path / "toys.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record, modes, found_at in zip(records, (8, 8, 7), (18, 20, 3), strict=True):
+        record["ema"].update(modes_hit=modes, kl_paper=1.254, jsd_paper=2.0, strays=0.0123)
+        record["raw"].update(kl_paper=0.1, jsd_paper=30.0)
+        record["curve"] = [{"modes_hit": 8 if point < found_at else 7} for point in range(20)]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    table(*options, 1, 0, "--stored")
+    _, runs = (tmp_path / "table1.md").read_text().split("| method | seed | C1 | C2 |\n| --- | --- | --- | --- |\n")
+    figures = "; 1.25 / 2 (0.1 / 30); 1.2 %"
+    assert runs.splitlines()[:2] == [
+        f"| vae | 0 | - | 7{figures} |",
+        f"| vae | 1 | 8 (18 of 20){figures} | 8{figures} |",
+    ]
+
+
 def test_spread_is_median_smallest_and_largest():
     assert table1.spread([3.0, 1.0, 10.0]) == "3 [1, 10]"
     assert table1.spread([2.0, 2.0], 3.4) == "2 (3.4)"

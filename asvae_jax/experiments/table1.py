@@ -2,7 +2,7 @@
 by all methods and over many seeds."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +102,11 @@ def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
             text.append(f"\n**8 Gaussians, {title}**\n\n{_gaussians_table(gaussians, weights)}")
         if others:
             text.append(f"\n**Other toys, {title}**\n\n{_others_table(others, weights)}")
+    if gaussians:
+        text.append(
+            "\n**8 Gaussians, run by run**: modes hit (at how many points of the course all were, if not at each); "
+            f"`kl_paper` / `jsd_paper` (those of the raw weights); strays\n\n{_runs_table(gaussians)}"
+        )
     return "".join(text)
 
 
@@ -193,6 +198,30 @@ def _others_table(found: Sequence[Row], weights: Weights) -> str:
         for row in found
     ]  # fmt: skip
     return markdown(["toy", "method", "seeds", *figures, "modes", "time"], lines)
+
+
+def _runs_table(found: Sequence[Row]) -> str:
+    """A line for each method and seed with a finished run, a column for each of Table 1's weights."""
+    runs: dict[tuple[str, int], dict[str, str]] = {}
+    for row in found:
+        for record in row.records:
+            runs.setdefault((row.first.variant, record["settings"]["seed"]), {})[row.first.betas] = _run(record)
+    words = list(dict.fromkeys(row.first.betas for row in found))
+    variants = list(dict.fromkeys(row.first.variant for row in found))
+    lines = [
+        [variant, str(seed), *(runs[variant, seed].get(word, "-") for word in words)]
+        for variant, seed in sorted(runs, key=lambda run: (variants.index(run[0]), run[1]))
+    ]
+    return markdown(["method", "seed", *(word.upper() for word in words)], lines)
+
+
+def _run(record: Mapping[str, Any]) -> str:
+    """A run of 8 Gaussians in a cell."""
+    averaged, raw = record["ema"], record["raw"]
+    complete = [point["modes_hit"] == 8 for point in record["curve"]]
+    came = f" ({sum(complete)} of {len(complete)})" if averaged["modes_hit"] == 8 and not all(complete) else ""
+    pairs = [f"{weights['kl_paper']:.3g} / {weights['jsd_paper']:.3g}" for weights in (averaged, raw)]
+    return f"{averaged['modes_hit']:.0f}{came}; {pairs[0]} ({pairs[1]}); {100 * averaged['strays']:.1f} %"
 
 
 def all_modes(row: Row, weights: Weights) -> str:
