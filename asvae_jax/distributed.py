@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from asvae_jax.errors import ConfigError
+from asvae_jax.errors import ConfigError, Preempted
 from asvae_jax.settings import Config
 
 _log = logging.getLogger(__name__)
@@ -133,6 +133,15 @@ class StopRequest:
         if jax.process_count() > 1:
             self.received |= multihost_utils.reached_preemption_sync_point(next(_turns))
         return self.received
+
+    def poll(self) -> None:
+        """Stops what has nothing left to save.
+
+        Raises:
+          Preempted: if that is asked for.
+        """
+        if self.asked():
+            raise Preempted("Stopped as asked; what was finished is saved. Run the same command again to go on.")
 
     def _note(self, number: int, _frame) -> None:
         _log.warning("%s received: stopping as soon as all is saved", signal.Signals(number).name)

@@ -182,7 +182,7 @@ class Evaluator:
     ) -> tuple[Figures, dict[str, Interval]]:
         if self._reference is None:
             assert isinstance(self._config.data, ImageData)
-            self._reference = measure_split(self._config.data, "train", network, self._batch_size, poll)
+            self._reference = _training_reference(self._config.data, network, self._batch_size, poll)
         generate = make_generate(run, jax.random.key(SAMPLE_SEED), weights)
         generated = measure_generated(network, generate, self._settings.samples, self._batch_size, poll)
         self._generated = generated.number
@@ -224,6 +224,21 @@ def _training_images(data: ImageData) -> int:
     from asvae_jax.data.prepare import open_prepared
 
     return open_prepared(data).sizes["train"]
+
+
+# The last reference measured, by what it is of: the runs of a table, one after another, are held against one split.
+_measured: dict[str, Reference] = {}
+
+
+def _training_reference(data: ImageData, network: FeatureNetwork, batch_size: int, poll: Poll) -> Reference:
+    # Sums are rounded batch by batch, and a folder may hold other images than before.
+    of = [data.data_dir, _training_images(data), batch_size, about_split(data, "train", network, batch_size)]
+    about = json.dumps(of)
+    if about not in _measured:
+        reference = measure_split(data, "train", network, batch_size, poll)
+        _measured.clear()
+        _measured[about] = reference
+    return _measured[about]
 
 
 def _read_checked(settings: ImageEvaluation, data: ImageData, network: FeatureNetwork) -> Reference:

@@ -11,7 +11,6 @@ finite, 4 storage failed, 75 stopped by a signal and saved.
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from absl import app, flags
@@ -21,7 +20,7 @@ from asvae_jax import benchmark, distributed
 from asvae_jax.config import check_overrides, load_file, resolve
 from asvae_jax.continuation import differences
 from asvae_jax.dry_run import dry_run
-from asvae_jax.errors import ConfigError, Preempted
+from asvae_jax.errors import ConfigError
 from asvae_jax.evaluation import table, write_evaluation
 from asvae_jax.run import WEIGHTS, load_run
 from asvae_jax.settings import ImageData
@@ -82,7 +81,7 @@ def _run() -> None:
                 )
             run = run._replace(config=config)
         # Every process evaluates, since the weights lie on the devices of all; one of them writes.
-        path, result = write_evaluation(run, poll=partial(_stop_if, stop))
+        path, result = write_evaluation(run, poll=stop.poll)
     if distributed.is_main_process():
         print(table(result))
         print(f"wrote {path}")
@@ -90,11 +89,6 @@ def _run() -> None:
             for picture in (sheet_path(run, weights) for weights in WEIGHTS):
                 if picture.exists():
                     print(f"wrote {picture}")
-
-
-def _stop_if(stop: distributed.StopRequest) -> None:
-    if stop.asked():
-        raise Preempted("Stopped in the evaluation as asked; the run is saved. Run the same command again to go on.")
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -56,7 +56,7 @@ def workdir(configs, tmp_path_factory):
 def no_training(monkeypatch):
     """A cell that would be trained is an error."""
 
-    def refuse(config, folder):
+    def refuse(config, folder, **_):
         raise AssertionError(f"{folder} is trained")
 
     monkeypatch.setattr(image_runs, "train", refuse)

@@ -2,17 +2,22 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
 from image_cells import METHODS, made_up, options, row, stored, times
-from training_runs import ROOT
+from reference_files import fake_network
+from training_runs import DATA_DIR, ROOT
 
+from asvae_jax import evaluation
+from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import load_file, resolve
-from asvae_jax.errors import NotFiniteError
+from asvae_jax.errors import EXIT_PREEMPTED, NotFiniteError
 from asvae_jax.experiments import image_runs
 from asvae_jax.experiments.image_requests import Cell, make_request, title
 from asvae_jax.experiments.image_runs import ImageRuns, training_seconds
@@ -90,6 +95,39 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert [line["step"] for line in lines if "config" in line] == [0, 2]
     assert stored(tmp_path / "runs", "vae", 0)["ema"] == pytest.approx(whole["ema"])
+
+
+def test_signal_behind_the_last_step_of_a_cell_is_heeded(configs, workdir, tmp_path, monkeypatch, capsys):
+    folder, wait = tmp_path / "runs" / "digits" / "vae-t4-s0", CheckpointStore.wait
+    shutil.copytree(workdir / "digits" / "vae-t4-s0", folder)
+    (folder / "evaluation.json").unlink()
+    arguments = ["--sets", "digits", "--methods", "vae", "sintrovae", "--seeds", 0, "--configs", configs]
+    arguments += ["--workdir", tmp_path / "runs", "--out", tmp_path]
+
+    def wait_and_be_asked_to_stop(store):
+        wait(store)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(CheckpointStore, "wait", wait_and_be_asked_to_stop)
+    said = command(capsys, "table", 3, *arguments, code=EXIT_PREEMPTED)
+    assert "Stopped as asked; what was finished is saved." in said
+    assert not (folder / "evaluation.json").exists() and not (folder.parent / "sintrovae-t4-s0").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("TFDS_DATA_DIR", DATA_DIR)
+    command(capsys, "table", 3, *arguments[:3], "vae", *arguments[5:])
+    assert stored(tmp_path / "runs", "vae", 0) == stored(workdir, "vae", 0)
+
+
+def test_features_by_batch_leave_no_cell_unfinished(configs, workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "open_network", lambda *_: fake_network(by_batch=True, name="inception_batchstat"))
+    by_batch = '52\n    config.evaluation.features = "inception_batchstat"\n'
+    (tmp_path / "digits.py").write_text((configs / "digits.py").read_text().replace("52\n", by_batch))
+    shutil.copytree(workdir / "digits" / "vae-t4-s0", tmp_path / "runs" / "digits" / "vae-t4-s0")
+    arguments = ["--sets", "digits", "--methods", "vae", "--seeds", 0, "--configs", tmp_path]
+    arguments += ["--workdir", tmp_path / "runs", "--out", tmp_path]
+    for _ in range(2):
+        command(capsys, "table", 2, *arguments)
+    assert stored(tmp_path / "runs", "vae", 0)["protocol"]["generation"]["n_generated"] == 52
 
 
 def test_cell_compared_with_another_programs_statistics_is_measured_against_its_own(configs, workdir, tmp_path, capsys):
@@ -205,7 +243,7 @@ def test_given_run_that_is_not_evaluated_is_evaluated(configs, workdir, no_train
 def test_cell_that_does_not_stay_finite_is_named_and_the_others_are_made(
     configs, workdir, tmp_path, monkeypatch, capsys
 ):
-    def diverge(config, folder):
+    def diverge(config, folder, **_):
         raise NotFiniteError("20 steps in a row were refused")
 
     monkeypatch.setattr(image_runs, "train", diverge)

@@ -5,18 +5,17 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
-from reference_files import DIGITS, arrays_of, expected
+from reference_files import DIGITS, arrays_of, expected, fake_network
 from training_runs import DATA_DIR, digits
 
 from asvae_jax.config import resolve_data
 from asvae_jax.data.records import Split
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import Evaluator, evaluate
-from asvae_jax.features.networks import FeatureNetwork, open_network
+from asvae_jax.features.networks import open_network
 from asvae_jax.generation import (
     about_split,
     check_reference,
@@ -30,16 +29,6 @@ from asvae_jax.run import Run
 from asvae_jax.train import train
 
 TRAIN, TEST = 1_438, 359
-
-
-def fake_network(by_batch: bool = False, name: str = "fake") -> FeatureNetwork:
-    """Four pixels of an image; with `by_batch` their distance from the batch's mean."""
-
-    def apply(variables, images):
-        pixels = images.reshape(len(images), -1)[:, 26:30] / variables["scale"]
-        return pixels - jnp.mean(pixels, axis=0, keepdims=True) if by_batch else pixels
-
-    return FeatureNetwork(name, "", 4, {"scale": jnp.float32(16)}, apply, "0" * 64, "none", by_batch)
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +228,21 @@ def test_fewer_images_than_a_batch_are_refused_before_anything_is_trained(sample
     config = digits("vae,tiny", evaluation__samples=samples, evaluation__batch_size=batch_size)
     with pytest.raises(DataError, match=message):
         Evaluator(config)
+
+
+def test_runs_one_after_another_share_what_was_measured_of_their_split(run, monkeypatch):
+    measured = []
+
+    def measure(data, split, network, batch_size, poll):
+        measured.append(batch_size)
+        return measure_split(data, split, network, batch_size, poll)
+
+    monkeypatch.setattr("asvae_jax.evaluation.measure_split", measure)
+    settings = dataclasses.replace(run.config.evaluation, measures=("fid",))
+    # None that another test may have left measured.
+    for batch_size in (36, 36, 44, 44, 36):
+        evaluate(run, dataclasses.replace(settings, batch_size=batch_size), weights=("ema",))
+    assert measured == [36, 44, 36]
 
 
 def test_poll_may_stop_the_streaming():

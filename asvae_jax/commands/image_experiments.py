@@ -39,7 +39,8 @@ def add(tables, figures) -> None:
 def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sets", nargs="+", action=Once, choices=[*IMAGE_SETS], metavar="SET",
-        help="image sets (default: all that are prepared; with --runs, theirs)",
+        help="image sets (default: digits, mnist5k, faces25, photos32 and the paper's own, as far as they are "
+        "prepared; with --runs, theirs)",
     )  # fmt: skip
     command.add_argument(
         "--methods", nargs="+", action=Once, metavar="WORDS",

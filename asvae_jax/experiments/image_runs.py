@@ -13,6 +13,7 @@ from asvae_jax.comparison import Group, read_groups
 from asvae_jax.config import of_this_version, resolve
 from asvae_jax.continuation import differences
 from asvae_jax.data.prepare import open_prepared, prepare_command
+from asvae_jax.distributed import StopRequest
 from asvae_jax.errors import ConfigError, DataError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
 from asvae_jax.experiments.image_requests import Cell, Request, stored_settings
@@ -42,17 +43,24 @@ class ImageRuns:
         """Trains and evaluates what is missing, as far as that can be done, and names each cell that it has dealt with.
 
         A cell that does not stay finite is noted as missing, and the next one is begun.
+
+        Raises:
+          Preempted: after SIGTERM or SIGINT; what was trained is saved, and the next call goes on there.
         """
-        for cell in self._cells():
-            if self._is_finished(cell):
-                continue
-            if cell in self.request.given:
-                self._evaluate(cell)
-            elif cell.data in self._trainable:
-                self._train(cell)
-            elif not self.request.train:
-                self.missing[str(cell)] = "not among the runs given"
-            yield cell
+        with StopRequest() as stop:
+            for cell in self._cells():
+                stop.poll()
+                if self._is_finished(cell):
+                    continue
+                if cell in self.request.given:
+                    self._evaluate(cell, stop)
+                elif cell.data in self._trainable:
+                    self._train(cell, stop)
+                else:
+                    if not self.request.train:
+                        self.missing[str(cell)] = "not among the runs given"
+                    continue
+                yield cell
 
     def finished(self, data: str, method: str) -> list[Path]:
         """The folders of what is there, in the order of the seeds."""
@@ -69,7 +77,7 @@ class ImageRuns:
         folders = {method: self.finished(data, method) for method in self.request.methods}
         # All at once, so that all are of one protocol.
         everything = read_groups([folder for of_method in folders.values() for folder in of_method], WEIGHTS)
-        budgets = {_images(group.results[0]["config"]) for group in everything}
+        budgets = {images_seen(group.results[0]["config"]) for group in everything}
         if len(budgets) > 1:
             raise DataError(f"The runs on {data} saw {sorted(budgets)} images; give runs of equal budgets.")
         found: dict[str, Group] = {}
@@ -140,18 +148,19 @@ class ImageRuns:
             return False
         return result["step"] >= config.training.steps and _is_measured(config, result)
 
-    def _evaluate(self, cell: Cell) -> None:
+    def _evaluate(self, cell: Cell, stop: StopRequest) -> None:
         folder = self.request.given[cell]
         run, steps = load_run(folder), _steps(folder)
         if run.step < steps:
             self.missing[str(cell)] = f"step {run.step:,} of {steps:,}"
         else:
-            write_evaluation(run)
+            write_evaluation(run, poll=stop.poll)
 
-    def _train(self, cell: Cell) -> None:
+    def _train(self, cell: Cell, stop: StopRequest) -> None:
         _log.info("%s", cell)
         try:
-            write_evaluation(train(self.request.config(cell), self.request.folder(cell)))
+            run = train(self.request.config(cell), self.request.folder(cell), stop=stop)
+            write_evaluation(run, poll=stop.poll)
         except NotFiniteError as error:
             _log.error("%s: %s", cell, error)
             self.missing[str(cell)] = "training did not stay finite"
@@ -167,7 +176,9 @@ def _is_measured(config: Config, result: dict[str, Any]) -> bool:
     if not set(wanted.measures) & set(BY_FEATURES):
         return True
     generation = result["protocol"]["generation"]
-    if (generation["features"], generation["n_generated"]) != (wanted.features, wanted.samples):
+    # Where features depend on the batch, images that fill none are left out.
+    left_out = wanted.samples % wanted.batch_size if generation["batch_statistics"] else 0
+    if (generation["features"], generation["n_generated"]) != (wanted.features, wanted.samples - left_out):
         return False
     # The others were found to be of the training split when they were read.
     unchecked = generation["reference"].get("unchecked_file")
@@ -205,6 +216,6 @@ def _steps(folder: Path) -> int:
     return stored_settings(folder)["training"]["steps"]
 
 
-def _images(settings: dict[str, Any]) -> int:
-    """How many a run sees."""
+def images_seen(settings: dict[str, Any]) -> int:
+    """How many images a run trains on, each as often as it comes."""
     return settings["training"]["steps"] * settings["data"]["batch_size"]

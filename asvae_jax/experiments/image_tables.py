@@ -9,7 +9,7 @@ import numpy as np
 from asvae_jax import comparison
 from asvae_jax.comparison import Group
 from asvae_jax.experiments.image_requests import METHODS, PAPERS_SETS, SEEDS, SETS, Request, has_encoder, title
-from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, training_seconds
+from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, images_seen, training_seconds
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
 from asvae_jax.metrics.intervals import with_interval
 
@@ -174,8 +174,7 @@ def _run_table(runs: ImageRuns, groups: _Groups, there: Sequence[str]) -> tuple[
     rows = []
     for data in there:
         for method, group in groups[data].items():
-            config = group.results[0]["config"]
-            images = config["training"]["steps"] * config["data"]["batch_size"]
+            images = images_seen(group.results[0]["config"])
             rows.append([
                 data, title(method), f"{len(group.results)} of {len(runs.request.seeds)}", f"{images:,}",
                 _duration(_seconds(runs, data, method)), group.results[0]["protocol"]["device"],
