@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ _POLL_SECONDS = 0.2
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Puts `content` in the place of what `path` held; a full disk or a kill on the way leaves that as it was."""
-    partial = path.with_name(f"{path.name}.partial")
+    """Puts `content` in the place of what `path` held; a full disk or a kill on the way leaves that as it was, and of
+    two processes that write at once the last one counts."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
