@@ -51,7 +51,8 @@ def asintrovae(config: Config) -> Method:
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=w_enc, alpha=alpha, w_exp=setting.w_exp,
         )  # fmt: skip
-        if setting.slope_weight:
+        # Not its weight, which differs between the members of a sweep.
+        if setting.slope_until:
             # The directions need only be independent of the real images, as the fake stream's noise is.
             terms["slope"] = _slope_term(
                 setting, lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake, step, steps

@@ -1,5 +1,6 @@
 """A trained run as a value: what the commands and notebooks sample from, encode and decode with."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,12 @@ def make_autoencode(
     return encode_images, decode_codes
 
 
+def for_all_seeds(make: Callable[[Config], Callable]) -> Callable[[Config], Callable]:
+    """`make`, whose programs are compiled once for all configs that differ in seed alone."""
+    made = functools.lru_cache(make)
+    return lambda config: made(dataclasses.replace(config, seed=0))
+
+
 def make_generate(run: Run, key: jax.Array, weights: Weights) -> Callable[[np.ndarray], jax.Array]:
     """generate(indices [B]) -> uint8 images [B, H, W, C] on the devices of the weights.
 
@@ -161,7 +168,7 @@ def make_generate(run: Run, key: jax.Array, weights: Weights) -> Callable[[np.nd
     return lambda indices: _generator(run.config)(variables, key, spread_like(variables, indices))
 
 
-@functools.lru_cache
+@for_all_seeds
 def _generator(config: Config) -> Callable:
     decode_batch = _decoder(config)
 
@@ -206,7 +213,7 @@ def reconstruct(run: Run, images: np.typing.ArrayLike, *, weights: Weights = "em
     return decode(run, encode(run, images, weights=weights).mean, weights=weights, posterior=True)
 
 
-@functools.lru_cache
+@for_all_seeds
 def _encoder(config: Config) -> Callable:
     def encode_batch(weights: Any, images: jax.Array) -> Gaussian:
         if isinstance(config.data, ImageData):
@@ -216,7 +223,7 @@ def _encoder(config: Config) -> Callable:
     return jax.jit(encode_batch)
 
 
-@functools.lru_cache
+@for_all_seeds
 def _decoder(config: Config) -> Callable:
     def decode_batch(weights: Any, z: jax.Array) -> jax.Array:
         images = make_networks(config).decode(weights[0], z, weights[1])

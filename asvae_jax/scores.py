@@ -13,7 +13,7 @@ from asvae_jax.distributed import rows_of_all_processes, sum_over_processes
 from asvae_jax.gaussians import kl_to_standard_normal, sample
 from asvae_jax.losses import reconstruction_error
 from asvae_jax.metrics import reconstruction
-from asvae_jax.run import Run, Weights, make_autoencode, spread_like
+from asvae_jax.run import Run, Weights, for_all_seeds, make_autoencode, spread_like
 from asvae_jax.settings import Config
 from asvae_jax.streams import ACTIVE_VARIANCE
 
@@ -86,7 +86,7 @@ def score(
     return Scores(dict(zip(scores, whole.T, strict=True)), second - np.square(first))
 
 
-@functools.lru_cache
+@for_all_seeds
 def _batch_scores(config: Config) -> Callable:
     return jax.jit(functools.partial(_of_batch, config))
 

@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from asvae_jax import update
+from asvae_jax.distributed import local_mesh, over_batch
 from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run
 from asvae_jax.settings import Config
 
 SWEPT = (
     "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "w_dec_growth", "alpha", "late_alpha_factor",
-    "late_w_enc_factor", "w_exp",
+    "late_w_enc_factor", "w_exp", "slope_weight",
 )  # fmt: skip
 """Numbers of a method that may differ within one program. Words, shapes and all other sections may not."""
 
@@ -102,10 +103,7 @@ def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Wa
 
 def over_members(count: int) -> NamedSharding:
     """The first axis spread over this process's devices, or over as many of them as share it out evenly."""
-    devices = jax.local_devices()
-    sharing = max(n for n in range(1, len(devices) + 1) if count % n == 0)
-    mesh = Mesh(np.asarray(devices[:sharing]), ("members",), axis_types=(AxisType.Auto,))
-    return NamedSharding(mesh, PartitionSpec("members"))
+    return over_batch(local_mesh(count))
 
 
 def _compiled_steps(config: Config, members: NamedSharding, *, warmup: bool = False) -> Callable:

@@ -27,7 +27,7 @@ def members(words: str, *changes: dict) -> list:
     [
         ("asintrovae,released,tiny", [{}, dict(method__b_kl=0.7, method__w_enc=0.1, method__kl_rate=2.0)]),
         ("asintrovae,paper,tiny", [dict(method__kl_schedule="constant", method__kl_rate=r) for r in (0.3, 0.9)]),
-        ("asintrovae,recommended,tiny", [{}, dict(method__b_kl=0.7, method__w_enc=0.1, method__alpha=1.0)]),
+        ("asintrovae,recommended,tiny", [{}, dict(method__b_kl=0.7, method__slope_weight=0.01, method__alpha=1.0)]),
         ("introvae,tiny", [{}, dict(method__margin=1.0)]),
         ("wgan_gp,tiny", [{}, {}]),
     ],
