@@ -91,6 +91,10 @@ def check(config: Config) -> None:
         not (optimizer.encoder_rise and optimizer.encoder_factor == 1),
         f"optimizer.encoder_rise={optimizer.encoder_rise} has nothing to rise to if encoder_factor=1; set it to 0.",
     )
+    _require(
+        len(set(optimizer.milestone_steps)) == len(optimizer.milestone_steps),
+        f"optimizer.milestone_steps={optimizer.milestone_steps} names a step twice, which acts once; name it once.",
+    )
     for step in optimizer.milestone_steps:
         _require(
             0 < step < training.steps,
@@ -220,8 +224,9 @@ def _check_evaluation(config: Config) -> None:
     if evaluation.best == "none":
         return
     _require(
-        evaluation.every_steps > 0,
-        f"evaluation.best={evaluation.best!r} is judged every evaluation.every_steps, which is 0; set it.",
+        0 < evaluation.every_steps <= config.training.steps,
+        f"evaluation.best={evaluation.best!r} is judged every evaluation.every_steps={evaluation.every_steps}, which "
+        f"is at no time in training.steps={config.training.steps}; set it to a part of them.",
     )
     if isinstance(evaluation, ImageEvaluation):
         given = [figure for measure in evaluation.measures for figure in IMAGE_MEASURES[measure]]

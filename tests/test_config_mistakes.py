@@ -103,6 +103,16 @@ from asvae_jax.settings import IMAGE_SETS
         ),
         (
             "vae",
+            dict(optimizer__milestone_steps=(10_000, 10_000)),
+            r"milestone_steps=\(10000, 10000\) names a step twice",
+        ),
+        (
+            "vae",
+            dict(evaluation__best="jsd", evaluation__every_steps=60_000),
+            r"judged every evaluation\.every_steps=60000, which is at no time in training\.steps=30000",
+        ),
+        (
+            "vae",
             dict(training__log_every_steps=750),
             r"training\.log_every_steps=750 must be a multiple of training\.steps_per_dispatch=500",
         ),

@@ -13,7 +13,7 @@ from training_runs import toy
 
 from asvae_jax import presets, sweep
 from asvae_jax.config import resolve
-from asvae_jax.errors import EXIT_PREEMPTED, DataError
+from asvae_jax.errors import EXIT_PREEMPTED, EXIT_STORAGE, DataError
 from asvae_jax.evaluation import evaluate, toy_figures
 from asvae_jax.experiments import ablations, table1
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
@@ -83,6 +83,19 @@ def test_seeds_and_betas_share_programs(table, trained):
     assert trained == [[3, 4, 3, 4]]
     table("--betas", "c1", "c3", "--toys", "--variants", "vae", "--seeds", 5, 6, "--together", 3)
     assert trained[1:] == [[5, 6, 5], [6]]
+
+
+@pytest.mark.parametrize("variant", ["asintrovae,released", "asintrovae,recommended"])
+def test_combinations_of_weights_fit_into_one_program(variant):
+    cells = table1.table_cells(("c1", "c2", "c3"), (), [variant], range(20))
+    assert len(sweep.grouped([cell.config(Budget(30_000, 512)) for cell in cells], at_most=60)) == 1
+
+
+@pytest.mark.parametrize("name", ["1", "ablations"])
+def test_folder_that_cannot_be_written_is_told_of_before_anything_is_trained(name, trained, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    said = command(capsys, "table", name, "--betas", "c1", "--out", tmp_path / "file", code=EXIT_STORAGE)
+    assert "cannot be written" in said and not trained
 
 
 def test_a_cell_is_its_run(table, tmp_path):
@@ -259,10 +272,12 @@ def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
     assert all(same) == (not changes)
 
 
-def test_unknown_variants_are_refused(capsys):
+def test_unknown_variants_and_no_toy_at_all_are_refused(capsys):
     assert "Did you mean 'asintrovae,released'?" in refusal(
         capsys, "table", "1", "--variants", "asintrovae,release", "--seeds", 0
     )
+    for name in (("table", "1"), ("figure", "3")):
+        assert "Neither --betas nor --toys" in refusal(capsys, *name, "--betas", "--toys")
 
 
 def test_keys_tell_cells_apart():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asvae_jax.commands.arguments import Once, count, seed
 from asvae_jax.config import check_word
+from asvae_jax.errors import ConfigError
 from asvae_jax.experiments.report import OUT, writing_to
 from asvae_jax.experiments.toy_cells import Budget, Cell
 from asvae_jax.presets import TABLE1_BETAS
@@ -19,16 +20,19 @@ def add(tables, figures) -> None:
     """Adds them to the parsers of `table` and `figure`."""
     table = tables.add_parser("1", help=_table.__doc__, description=_table.__doc__)
     _add_cell_arguments(table)
+    _add_betas(table, nargs="*")
     _add_toys(table)
     _add_stored(table)
     table.set_defaults(command=_table)
     ablations = tables.add_parser("ablations", help=_ablations.__doc__, description=_ablations.__doc__)
     _add_cell_arguments(ablations)
+    _add_betas(ablations, nargs="+")
     _add_stored(ablations)
     ablations.set_defaults(command=_ablations)
 
     samples = figures.add_parser("3", help=_samples.__doc__, description=_samples.__doc__)
     _add_cell_arguments(samples)
+    _add_betas(samples, nargs="*")
     _add_toys(samples)
     samples.set_defaults(command=_samples)
     gradients = figures.add_parser("gradients", help=_gradients.__doc__, description=_gradients.__doc__)
@@ -38,6 +42,13 @@ def add(tables, figures) -> None:
     gradients.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
     gradients.add_argument("--out", type=Path, default=OUT, help=f"folder (default: {OUT})")
     gradients.set_defaults(command=_gradients)
+
+
+def _add_betas(command: argparse.ArgumentParser, *, nargs: str) -> None:
+    command.add_argument(
+        "--betas", nargs=nargs, action=Once, choices=tuple(TABLE1_BETAS), default=list(TABLE1_BETAS),
+        help="of 8 Gaussians (default: all)",
+    )  # fmt: skip
 
 
 def _add_toys(command: argparse.ArgumentParser) -> None:
@@ -53,10 +64,6 @@ def _add_stored(command: argparse.ArgumentParser) -> None:
 
 def _add_cell_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", type=seed, nargs="+", action=Once, default=[0], help="(default: 0)")
-    command.add_argument(
-        "--betas", nargs="*", action=Once, choices=tuple(TABLE1_BETAS), default=list(TABLE1_BETAS),
-        help="(default: all)",
-    )  # fmt: skip
     command.add_argument(
         "--variants", nargs="+", action=Once, metavar="VARIANT", help="such as vae asintrovae,paper (default: all)"
     )
@@ -121,6 +128,8 @@ def _cells(arguments: argparse.Namespace) -> list[Cell]:
     from asvae_jax.experiments import table1
 
     variants = _checked(arguments.variants, table1.VARIANTS)
+    if not arguments.betas and not arguments.toys:
+        raise ConfigError("Neither --betas nor --toys names anything; give one of them a name, or leave one out.")
     return table1.table_cells(arguments.betas, arguments.toys, variants, arguments.seeds)
 
 

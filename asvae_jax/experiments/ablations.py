@@ -210,6 +210,8 @@ def make(
         return text
 
     if train:
+        # A folder or a page that cannot be written shall be told of before anything is trained.
+        write()
         train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
     return write()
 

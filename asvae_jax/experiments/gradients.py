@@ -22,7 +22,7 @@ from asvae_jax.errors import DataError
 from asvae_jax.experiments.report import write_json, write_picture
 from asvae_jax.experiments.toy_cells import Budget, Cell, identity, origin
 from asvae_jax.figures import Course, courses_sheet
-from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, squash
+from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, sample, squash
 from asvae_jax.models import make_networks
 from asvae_jax.settings import Config
 from asvae_jax.streams import decoder_streams
@@ -189,7 +189,7 @@ def _gradient_norms(config: Config) -> Callable[[Mapping[str, Any], int], dict[s
         points = toys.training_batch(config.data.name, key, step, config.data.batch_size)
         noise = draw_noise(key, step, config.data.batch_size, config.model.latent_dim)
         codes = networks.encode(params["encoder"], points)
-        z = codes.mean + jnp.exp(0.5 * codes.logvar) * noise.eps_real
+        z = sample(codes, noise.eps_real)
 
         def norm(divergence: Divergence) -> jax.Array:
             def lowered(decoder: Any) -> jax.Array:

@@ -177,7 +177,8 @@ def _check_methods(request: Request, needs_encoder: bool) -> None:
 def _set_steps(config: ConfigDict, steps: int) -> None:
     """Another length of training, with what happens on the way at the same share of it."""
     share = steps / config.training.steps
-    config.optimizer.milestone_steps = tuple(round(share * step) for step in config.optimizer.milestone_steps)
+    milestones = dict.fromkeys(round(share * step) for step in config.optimizer.milestone_steps)
+    config.optimizer.milestone_steps = tuple(step for step in milestones if 0 < step < steps)
     config.training.warmup_steps = round(share * config.training.warmup_steps)
     # So that a short run has a curve too, and a long one loses no more to an interruption.
     config.checkpoint.every_steps = max(1, round(min(1, share) * config.checkpoint.every_steps))
