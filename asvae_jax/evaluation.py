@@ -13,7 +13,7 @@ import numpy as np
 
 from asvae_jax.calibrate import has_statistics
 from asvae_jax.data import toys
-from asvae_jax.distributed import is_main_process
+from asvae_jax.distributed import is_main_process, local_mesh
 from asvae_jax.examples import REAL_SEED, Examples, preview_examples
 from asvae_jax.features.networks import FeatureNetwork, open_network
 from asvae_jax.files import write_whole
@@ -231,9 +231,10 @@ _measured: dict[str, Reference] = {}
 
 
 def _training_reference(data: ImageData, network: FeatureNetwork, batch_size: int, poll: Poll) -> Reference:
-    # Sums are rounded batch by batch, and a folder may hold other images than before.
-    of = [data.data_dir, _training_images(data), batch_size, about_split(data, "train", network, batch_size)]
-    about = json.dumps(of)
+    # How sums are rounded depends on batch and devices, and a folder may hold other images than before.
+    computed = [batch_size, local_mesh(batch_size).size]
+    of = [data.data_dir, _training_images(data), about_split(data, "train", network, batch_size)]
+    about = json.dumps([computed, of])
     if about not in _measured:
         reference = measure_split(data, "train", network, batch_size, poll)
         _measured.clear()
