@@ -30,6 +30,7 @@ RUN is a run's folder, its checkpoints folder, or one step within that. Training
 
 import argparse
 import os
+import signal
 import sys
 
 from asvae_jax.commands import data, evaluation, runs, tables
@@ -62,4 +63,6 @@ def _train_with(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does, so that a preempted job is told to run again; what heeds signals itself puts its own in the place.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

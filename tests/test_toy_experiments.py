@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
 from toy_cells import BUDGET, draw, stops_after, tiny, width_of  # noqa: F401
-from training_runs import toy
+from training_runs import ended, started, toy, wait_until
 
 from asvae_jax import presets, sweep
 from asvae_jax.config import resolve
@@ -246,6 +246,17 @@ def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, tr
     assert sorted((method["kernel"], method["w_enc"]) for method in changed) == [
         ("per_dim", 0.3), ("per_dim", 1.0), ("prior", 1.0),
     ]  # fmt: skip
+
+
+def test_preempted_table_keeps_what_is_done_and_ends_with_75(tmp_path):
+    words = ["--betas", "c1", "--toys", "--variants", "vae", "--seeds", *map(str, range(50)), "--together", "1"]
+    lengths = ["--steps", "1000", "--batch-size", "4", "--out", str(tmp_path), "--workdir", str(tmp_path / "w")]
+    with started(["-m", "asvae_jax", "table", "1", *words, *lengths], devices=1) as process:
+        wait_until((tmp_path / "toys.jsonl").exists, process)
+        process.terminate()
+        finished = ended(process)
+    assert finished.returncode == EXIT_PREEMPTED and "Interrupted; run the same command again." in finished.stderr
+    assert 1 <= len((tmp_path / "toys.jsonl").read_text().splitlines()) < 50
 
 
 def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path):
