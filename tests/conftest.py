@@ -16,8 +16,8 @@ os.environ["NPROC"] = "16"
 import jax
 import pytest
 
-# Fixtures: cells of image tables and figures; runs to evaluate; a reference file.
-pytest_plugins = ["image_cells", "evaluated_runs", "reference_files"]
+# Fixtures: cells of image tables and figures; runs to evaluate; a reference file; tables of toys.
+pytest_plugins = ["image_cells", "evaluated_runs", "reference_files", "toy_tables"]
 
 # One for all workers of pytest-xdist, as many files compile the same programs.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
@@ -30,7 +30,13 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Of the slowest files; a worker takes whole ones, and one of these begun last would leave the other worker idle.
-_FIRST = ("test_train_processes.py", "test_toy_experiments.py", "test_dry_runs.py", "test_evaluation_processes.py")
+_FIRST = (
+    "test_train_processes.py",
+    "test_toy_experiments.py",
+    "test_toy_cells.py",
+    "test_dry_runs.py",
+    "test_evaluation_processes.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):

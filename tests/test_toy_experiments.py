@@ -1,51 +1,19 @@
 """The tables of toys, and their samples drawn: what is trained and what is read, and what they say."""
 
 import csv
-import dataclasses
-import hashlib
 import json
 
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
 from toy_cells import BUDGET, draw, stops_after, tiny, width_of  # noqa: F401
-from training_runs import ended, started, toy, wait_until
+from training_runs import ended, started, wait_until
 
-from asvae_jax import presets, sweep
-from asvae_jax.config import resolve
-from asvae_jax.errors import EXIT_PREEMPTED, EXIT_STORAGE, DataError
-from asvae_jax.evaluation import evaluate, toy_figures
+from asvae_jax import sweep
+from asvae_jax.errors import EXIT_PREEMPTED, EXIT_STORAGE
 from asvae_jax.experiments import ablations, table1
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell
 from asvae_jax.figures import points_grid
-from asvae_jax.train import train
-
-
-@pytest.fixture
-def table(tmp_path, capsys):
-    """table(option, ...) -> what `table 1` prints (with another exit code, as an error), with its files under
-    `tmp_path`."""
-
-    def run(*options: object, name: str = "1", code: int = 0) -> str:
-        words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path, "--workdir", tmp_path / "w"]
-        return command(capsys, "table", name, *words, code=code)
-
-    return run
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """The seeds of every program trained in the test."""
-    programs = []
-    train_together = sweep.train_together
-
-    def spy(configs, **options):
-        programs.append([config.seed for config in configs])
-        return train_together(configs, **options)
-
-    monkeypatch.setattr(sweep, "train_together", spy)
-    return programs
-
 
 SMALL = ("--betas", "c1", "--toys", "rings", "--variants", "vae", "asintrovae,released")
 
@@ -96,54 +64,6 @@ def test_folder_that_cannot_be_written_is_told_of_before_anything_is_trained(nam
     (tmp_path / "file").touch()
     said = command(capsys, "table", name, "--betas", "c1", "--out", tmp_path / "file", code=EXIT_STORAGE)
     assert "cannot be written" in said and not trained
-
-
-def test_a_cell_is_its_run(table, tmp_path):
-    table("--betas", "c2", "--toys", "--variants", "asintrovae,released", "--seeds", 0, 7)
-    cell = Cell("8gaussians", "c2", "asintrovae,released", (), 7)
-    config = cell.config(BUDGET)
-    assert (config.method.b_kl, config.method.b_rec, config.method.b_neg) == presets.TABLE1_BETAS["c2"]
-    assert (config.seed, config.training.steps, config.data.batch_size) == (7, *BUDGET)
-    alone = evaluate(train(config, tmp_path / "alone"))
-    record = Results(tmp_path / "toys.jsonl").find(cell, BUDGET)
-    for weights in ("raw", "ema"):
-        expected = {name: value for name, value in alone[weights].items() if name != "gn_elbo"}
-        assert record[weights] == pytest.approx(expected, rel=0.02)
-    assert record["curve"][-1]["kl_paper"] == record["ema"]["kl_paper"]
-    # And what is drawn is what was measured.
-    points = read_samples(cell, BUDGET, Results(tmp_path / "toys.jsonl"), tmp_path / "w" / "samples")
-    assert toy_figures(config, points)["kl"] == pytest.approx(record["ema"]["kl"], rel=0.02)
-
-
-def test_a_run_is_known_by_its_settings_whatever_it_was_called(table, tmp_path):
-    table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
-    results = Results(tmp_path / "toys.jsonl")
-    cell = Cell("8gaussians", "c1", "vae", (), 0)
-    beta = cell.config(BUDGET).optimizer.b1
-    renamed, other = (cell._replace(changes=(("optimizer.b1", b1),)) for b1 in (beta, beta / 2))
-    assert results.find(renamed, BUDGET) is results.find(cell, BUDGET) is not None
-    assert results.find(other, BUDGET) is None
-
-
-def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(table, tmp_path):
-    table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
-    file, folder, cell = tmp_path / "toys.jsonl", tmp_path / "w" / "samples", Cell("8gaussians", "c1", "vae", (), 0)
-    points = read_samples(cell, BUDGET, Results(file), folder)
-    # As a version without `fall_power` wrote them.
-    record = json.loads(file.read_text())
-    del record["settings"]["optimizer"]["fall_power"]
-    file.write_text(json.dumps(record) + "\n")
-    digest = hashlib.sha256(json.dumps(record["settings"], sort_keys=True).encode()).hexdigest()[:16]
-    (only,) = folder.iterdir()
-    assert digest not in only.name
-    old = folder / f"8gaussians-vae-s0-{digest}.npy"
-    only.rename(old)
-    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file), folder), points)
-    # Points that are gone are drawn again under that name, and the record stays.
-    old.unlink()
-    train_missing([cell], BUDGET, Results(file), folder, with_samples=True)
-    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file), folder), points)
-    assert file.read_text() == json.dumps(record) + "\n"
 
 
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):
@@ -198,27 +118,6 @@ def test_all_modes_are_those_of_the_toy():
     assert table1.all_modes(row("8gaussians", 8.0, 7.0, 8.0), "ema") == "2 of 3"
     assert table1.all_modes(row("25gaussians", 8.0, 25.0), "ema") == "1 of 2"
     assert table1.all_modes(row("8gaussians"), "ema") == "-"
-
-
-def test_cells_of_other_settings_are_passed_over(table, trained, tmp_path, package_log):
-    options = ("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
-    table(*options)
-    file = tmp_path / "toys.jsonl"
-    record = json.loads(file.read_text())
-    record["settings"]["optimizer"]["learning_rate"] = 0.5
-    file.write_text(json.dumps(record) + "\n")
-    package_log.set_level("WARNING", "asvae_jax")
-    table(*options)
-    assert len(trained) == 2
-    # The newer line counts from now on.
-    table(*options)
-    assert len(trained) == 2
-
-
-def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / "toys.jsonl").write_text('{"key": "a", "sett\n')
-    with pytest.raises(DataError, match=r"toys.jsonl line 1 is no finished cell .*; remove the line"):
-        Results(tmp_path / "toys.jsonl")
 
 
 def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, trained, monkeypatch, tmp_path):
@@ -291,28 +190,6 @@ def test_unknown_variants_and_no_toy_at_all_are_refused(capsys):
         assert "Neither --betas nor --toys" in refusal(capsys, *name, "--betas", "--toys")
 
 
-def test_keys_tell_cells_apart():
-    cell = Cell("8gaussians", "c1", "asintrovae,paper", (("method.kernel", "prior"),), 3)
-    assert key(cell, BUDGET) == "8gaussians-c1-asintrovae-paper-kernel=prior-b32-t20-s3"
-
-
-def test_damaged_points_are_gone_points(table, tmp_path):
-    table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
-    results, cell, samples = Results(tmp_path / "toys.jsonl"), Cell("8gaussians", "c1", "vae", (), 0), tmp_path / "w"
-    [file] = (samples / "samples").iterdir()
-    whole = file.read_bytes()
-    for length in (0, 40, len(whole) - 1):
-        file.write_bytes(whole[:length])
-        assert read_samples(cell, BUDGET, results, samples / "samples") is None
-    file.write_bytes(whole)
-    assert read_samples(cell, BUDGET, results, samples / "samples").shape == (5_000, 2)
-
-
-def test_configs_of_toys_and_the_table_agree():
-    config = Cell("8gaussians", OWN_BETAS, "vae", (), 0).config(BUDGET)
-    assert config.method == toy("vae,tiny").method
-
-
 def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, trained):
     options = ("--betas", "c1", "c2", "--toys", "25gaussians", "--variants", "vae", "wgan_gp", "--seeds", 0, 1)
     options += ("--workdir", tmp_path / "w")
@@ -342,15 +219,3 @@ def test_points_stand_below_the_names_of_their_columns():
 
     # The panels are the same: only the names can tell the two apart.
     assert not np.array_equal(top_rows(["real", "vae"]), top_rows(["real", "wgan_gp"]))
-
-
-def test_at_the_papers_budget_a_cell_is_its_config_file(monkeypatch):
-    monkeypatch.undo()  # the presets of the tests are tiny
-    for variant in ("vae,c1", "asintrovae,released,c2", "wgan_gp,c3", "asintrovae,recommended,c3"):
-        preset = resolve(presets.toys(variant, name="8gaussians"))
-        word, _, betas = variant.rpartition(",")
-        cell = Cell("8gaussians", betas, word, (), preset.seed)
-        config = cell.config(Budget(preset.training.steps, preset.data.batch_size))
-        assert dataclasses.replace(config, checkpoint=preset.checkpoint) == preset
-        half = cell.config(Budget(preset.training.steps // 2, preset.data.batch_size)).optimizer.milestone_steps
-        assert half == ((11_250,) if preset.optimizer.milestone_steps else ())
