@@ -71,6 +71,18 @@ def test_grey_stays_what_it_is_in_one_channel(name):
     np.testing.assert_array_equal(decoded(content, *pixels.shape[:2], 1), pixels[..., :1])
 
 
+def test_grey_maps_of_16_bits_lose_the_lower_8():
+    deep = np.random.default_rng(0).integers(0, 65_536, (8, 8), np.uint16)
+    content = b"P5 8 8 65535\n" + deep.astype(">u2").tobytes()
+    np.testing.assert_array_equal(decoded(content, 8, 8, 1)[..., 0], deep >> 8)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_whose_white_is_not_known_are_refused(kind):
+    content = encoded(Image.fromarray(np.linspace(0, 1000, 64).astype(kind).reshape(8, 8)), "tiff")
+    assert "numbers of 32 bits" in refused(content)
+
+
 def test_what_is_half_transparent_lies_on_white():
     image = Image.new("RGBA", (4, 4), (0, 100, 200, 51))
     np.testing.assert_array_equal(decoded(encoded(image, "png"), 4, 4, 3)[0, 0], [204, 224, 244])

@@ -69,9 +69,12 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _with_channels(image: Image.Image, channels: int) -> Image.Image:
     mode = "L" if channels == 1 else "RGB"
-    if image.mode.startswith("I;16"):
+    # Pillow holds a PGM of more than 8 bits as 32, of which 16 are in use.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         # Pillow clips the upper 8 bits away where it should shift them down.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise UnreadableImageError("numbers of 32 bits, of which nothing says what is white")
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
