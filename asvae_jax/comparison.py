@@ -142,10 +142,10 @@ class Difference(NamedTuple):
 
 
 def differences(first: Group, second: Group, weights: Weights) -> list[Difference]:
-    """Every figure that both groups have. With two seeds or more on both sides the interval is Welch's over the seeds;
-    otherwise it combines those of the two groups (of one run alone: over its images, which says nothing of other
-    seeds)."""
-    shared = [name for name in _figures([first], weights) if _has(second, name, weights)]
+    """Every figure that all runs of both groups have. With two seeds or more on both sides the interval is Welch's over
+    the seeds; otherwise it combines those of the two groups (of one run alone: over its images, which says nothing of
+    other seeds)."""
+    shared = [name for name in _figures([first], weights) if all(_has(side, name, weights) for side in (first, second))]
     return [
         Difference(
             name, first.mean(name, weights), second.mean(name, weights), _of_difference(first, second, name, weights)

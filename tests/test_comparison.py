@@ -342,6 +342,17 @@ def test_command_compares_two_kinds_of_runs_and_no_more(tmp_path, capsys):
     assert ".md" in refusal(capsys, "compare", *folders, "--out", tmp_path / "table.txt")
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_figure_that_a_seed_of_one_side_lacks_has_no_verdict(side, tmp_path):
+    figures = [[{"psnr": 1.0, "fid_digits_n100": 7.0} for _ in range(2)] for _ in range(2)]
+    del figures[side][1]["fid_digits_n100"]
+    groups = [
+        Group(name, [evaluation(f"{name},tiny", seed, of_run) for seed, of_run in enumerate(of_side)])
+        for name, of_side in zip(("vae", "sintrovae"), figures, strict=True)
+    ]
+    assert [difference.figure for difference in differences(*groups, "ema")] == ["psnr"]
+
+
 def test_interval_of_a_group_of_one_is_that_of_its_evaluation():
     group = Group("vae", [evaluation("vae,tiny", 0, {"psnr": 5.0, "active_units": 1.0})])
     assert group.interval("psnr", "ema") == (4.0, 6.0) and group.interval("active_units", "ema") is None
