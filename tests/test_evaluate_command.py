@@ -139,6 +139,13 @@ def test_folder_of_a_step_is_evaluated_into_a_file_of_its_own(digits_run, capsys
     assert (digits_run.folder / "evaluation.json").read_text() == before
 
 
+def test_runs_may_lie_in_a_folder_called_checkpoints(digits_run, tmp_path, capsys):
+    folder = tmp_path / "checkpoints" / "digits"
+    shutil.copytree(digits_run.folder / "checkpoints", folder / "checkpoints")
+    command(capsys, "evaluate", folder, "--weights", "ema", "--metrics", "reconstruction")
+    assert [path.name for path in folder.glob("*.json")] == ["evaluation.json"]
+
+
 def test_folder_of_a_run_may_have_the_name_of_a_step(digits_run, tmp_path, capsys):
     shutil.copytree(digits_run.folder / "checkpoints", tmp_path / "3" / "checkpoints")
     command(capsys, "evaluate", tmp_path / "3", "--weights", "ema", "--metrics", "reconstruction")

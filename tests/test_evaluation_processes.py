@@ -1,12 +1,13 @@
 """Evaluation by two real processes gives what one process gives, written once."""
 
 import json
+import signal
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from training_runs import DATA_DIR, digits, ended, job
+from training_runs import DATA_DIR, digits, ended, job, wait_until
 
 from asvae_jax.distributed import rows_of_all_processes, sum_over_processes
 from asvae_jax.evaluation import evaluate
@@ -17,6 +18,20 @@ from asvae_jax.train import train
 
 # 101 generated images are two batches of 52, 359 test images seven: the last ones are partly or wholly padding.
 OPTIONS = ["--samples", "101", "--batch-size", "52"]
+
+# The command line, which says when it begins to measure.
+MARKED = """
+import sys
+from pathlib import Path
+from asvae_jax.__main__ import main
+from asvae_jax.evaluation import Evaluator
+begun, evaluate = Path(sys.argv.pop(1)), Evaluator.evaluate
+def marked(*arguments, **options):
+    begun.touch()
+    return evaluate(*arguments, **options)
+Evaluator.evaluate = marked
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +107,17 @@ def test_statistics_of_a_split_are_those_of_one_process(tmp_path):
     features = two["features"].astype(np.float64)
     np.testing.assert_allclose(two["mu"], features.mean(axis=0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(two["sigma"], np.cov(features, rowvar=False), rtol=1e-10, atol=1e-10)
+
+
+def test_signal_to_one_of_two_processes_stops_both(run, tmp_path):
+    begun, out = tmp_path / "begun", tmp_path / "evaluation.json"
+    command = [str(begun), "evaluate", str(run.folder), "--samples", "10000000", "--distributed", "--out", str(out)]
+    with job(["-c", MARKED, *command], 2) as (first, second):
+        wait_until(begun.exists, first)
+        second.send_signal(signal.SIGTERM)
+        stopped = [ended(process) for process in (first, second)]
+    assert [finished.returncode for finished in stopped] == [75, 75], stopped
+    assert not out.exists()
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:

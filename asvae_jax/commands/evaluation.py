@@ -16,7 +16,7 @@ from asvae_jax.commands.arguments import (
     shape,
 )
 from asvae_jax.config import resolve
-from asvae_jax.distributed import is_main_process, setup
+from asvae_jax.distributed import StopRequest, is_main_process, setup
 from asvae_jax.errors import ConfigError
 from asvae_jax.presets import INCEPTION_FILE, usual_file
 from asvae_jax.settings import IMAGE_MEASURES, Config, ImageEvaluation
@@ -110,12 +110,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     settings = _settings(run.config, arguments)
     stem, suffix = EVALUATION_FILE.split(".")
     # The latest step's figures are the run's; any other's say whose they are.
-    is_step = arguments.step == "latest" and Path(arguments.run).absolute().parent.name == CHECKPOINTS
+    is_step = arguments.step == "latest" and Path(arguments.run).absolute().parent == run.folder / CHECKPOINTS
     which = run.step if is_step else arguments.step
     marked = EVALUATION_FILE if which == "latest" else f"{stem}-{which}.{suffix}"
     path = checked_out(arguments.out or run.folder / marked, ".json")
     weights = (arguments.weights,) if arguments.weights else WEIGHTS
-    path, result = write_evaluation(run, settings, weights=weights, path=path, is_best=arguments.step == BEST)
+    with StopRequest() as stop:
+        path, result = write_evaluation(
+            run, settings, weights=weights, path=path, poll=stop.poll, is_best=arguments.step == BEST
+        )
     if is_main_process():
         print(table(result))
         print(f"wrote {path}")
@@ -187,7 +190,8 @@ def _fid_stats(arguments: argparse.Namespace) -> None:
     path = checked_out(arguments.out or Path(f"fid-stats-{arguments.name}.npz"), ".npz")
     network = open_network(arguments.features, arguments.features_file or usual_file(arguments.features))
     batch_size, arguments.batch_size = arguments.batch_size or 64, None
-    reference = measure_split(image_data_of(arguments), arguments.split, network, batch_size)
+    with StopRequest() as stop:
+        reference = measure_split(image_data_of(arguments), arguments.split, network, batch_size, stop.poll)
     if not is_main_process():
         return
     write_reference(path, reference)
