@@ -102,8 +102,8 @@ def feature_statistics(
         for chosen in np.unique(block[mask]):
             sums[chosen] = sums[chosen].add(features[mask & (block == chosen)])
         if turn < turns_kept:
-            # Rows that are not kept all go to one extra row, which is dropped below.
-            rows.append(np.minimum(indices, kept).astype(np.int32))
+            # Rows that are not kept, and repeated ones, all go to one extra row, which is dropped below.
+            rows.append(np.where(mask, np.minimum(indices, kept), kept).astype(np.int32))
             features_kept.append(features)
     whole = rows_of_all_processes(np.concatenate(rows), np.concatenate(features_kept), kept + 1)
     return FeatureStatistics([_over_processes(block) for block in sums], whole[:kept])

@@ -11,6 +11,7 @@ from command_line import command, refusal, terminal  # noqa: F401
 from reference_files import DIGITS, arrays_of, expected, fake_network
 from training_runs import DATA_DIR, digits
 
+from asvae_jax import generation
 from asvae_jax.config import resolve_data
 from asvae_jax.data.records import Split
 from asvae_jax.errors import DataError
@@ -210,6 +211,25 @@ def test_batch_size_is_part_of_what_statistics_by_batch_are_of(tmp_path):
     assert read_reference(tmp_path / "fake.npz", about_split(DIGITS, "train", network, 50)).number == 1_400
     with pytest.raises(DataError, match="batch_size 50, not 40"):
         read_reference(tmp_path / "fake.npz", about_split(DIGITS, "train", network, 40))
+
+
+def test_padding_of_one_process_leaves_the_features_of_another_alone(monkeypatch):
+    # Three batches for two processes: the second one's last batch is padding alone, of which other features come.
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), np.uint8)
+    network, gathered = fake_network(by_batch=True), []
+    whole = feature_statistics(network, lambda indices: images[indices], 60, 20).kept
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(generation, "sum_over_processes", lambda sums: sums)
+    monkeypatch.setattr(
+        generation, "rows_of_all_processes", lambda *rows: gathered.append(rows[:2]) or np.zeros((rows[2], 4))
+    )
+    for process in (0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        feature_statistics(network, lambda indices: images[indices], 60, 20)
+    together = np.full((61, 4), np.nan, np.float32)
+    for indices, rows in gathered:
+        together[indices] = rows
+    np.testing.assert_array_equal(together[:60], whole)
 
 
 def test_fewer_images_than_a_batch_have_no_features_by_batch():
