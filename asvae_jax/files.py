@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, whatever ends the writing, and files that one process holds at a time."""
 
 import contextlib
+import errno
 import fcntl
 import logging
 import math
@@ -13,6 +14,7 @@ from typing import IO
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -25,7 +27,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def held(path: Path, *, patience: float = math.inf) -> Iterator[None]:
-    """Holds a file, made if need be, which no other process can hold before this block or this process ends.
+    """Holds a file, made if need be, which no other process can hold before this block or this process ends; on a file
+    system without locks, as some of clusters are, nothing keeps others out.
 
     Args:
       path: the file.
@@ -33,7 +36,7 @@ def held(path: Path, *, patience: float = math.inf) -> Iterator[None]:
 
     Raises:
       BlockingIOError: if it is not to be had in that time.
-      OSError: if it cannot be made, or its file system knows no locks.
+      OSError: if it cannot be made.
     """
     with path.open("w") as file:
         if not _taken(file):
@@ -51,4 +54,7 @@ def _taken(file: IO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
     return True

@@ -1,7 +1,6 @@
 """The training loop: one straight line from a config to a trained run."""
 
 import contextlib
-import errno
 import json
 import logging
 from functools import partial
@@ -136,8 +135,7 @@ def _hold(workdir: Path, closing: contextlib.ExitStack) -> None:
             f"Another process trains in {workdir}; wait for its end, or choose another --workdir."
         ) from error
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
-            raise StorageError(f"{workdir} cannot be written: {error}. Choose another --workdir.") from error
+        raise StorageError(f"{workdir} cannot be written: {error}. Choose another --workdir.") from error
 
 
 def _stop_if(stop: distributed.StopRequest, store: CheckpointStore, step: int) -> None:

@@ -1,7 +1,13 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files that one process holds."""
 
+import errno
+import fcntl
 import subprocess
 import sys
+
+import pytest
+
+from asvae_jax.files import held
 
 WRITER = """
 import sys
@@ -17,3 +23,22 @@ def test_two_processes_may_write_one_file(tmp_path):
     assert [writer.wait() for writer in writers] == [0, 0]
     assert (tmp_path / "page.md").read_text() in ("a" * 100_000, "b" * 100_000)
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_keeps_nobody_out(number, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with held(tmp_path / ".lock"):
+        pass
+
+
+def test_a_lock_that_fails_otherwise_is_told_of(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="broken disk"), held(tmp_path / ".lock"):
+        pass
