@@ -125,5 +125,6 @@ def test_another_folder_under_one_label_is_refused(tmp_path, originals):
     prepared = prepare(data, manual_dir=originals / "one")
     assert f"{originals}/one" in summary("image_folder", prepared)
     assert prepare(data, manual_dir=originals / "one") == prepare(data) == prepared
+    assert prepare(data, manual_dir=originals / "other" / ".." / "one") == prepared
     with pytest.raises(DataError, match=f"holds the images of {originals}/one, not of {originals}/other; .*--label"):
         prepare(data, manual_dir=originals / "other")

@@ -102,8 +102,9 @@ def prepare(data: ImageData, *, manual_dir: Path | None = None, refuse_unreadabl
     else:
         _build(builder)
     prepared = _opened(builder, data)
-    # Sets of older versions do not say.
-    if manual_dir and (source := prepared.metadata.get("source")) not in ("", None, builder.source()):
+    # Sets of older versions do not say, or have a path with links and dots in it.
+    source = prepared.metadata.get("source")
+    if manual_dir and source and Path(source).resolve() != Path(builder.source()).resolve():
         raise DataError(
             f"{prepared.folder} holds the images of {source}, not of {manual_dir}; give these a --label of their own, "
             "or remove that."
