@@ -3,7 +3,8 @@
 Every row feeds uint8 batches of the training resolution to the device in a shuffled order:
 
   prepared            this project's pipeline, from prepared records that are not held in memory
-  JPEG                the same order and threads, each file decoded, cropped and resized when it is needed (Pillow)
+  JPEG                the same order and threads, each file decoded, cropped and resized when it is needed (Pillow);
+                      of --source any kind of image file
   tf.data, JPEG       tf.data doing the same (antialiased resize)
   tf.data, TFRecord   tf.data on the very pixels of the prepared records, stored as TFRecord
 """
@@ -26,12 +27,14 @@ import numpy as np
 from PIL import Image
 
 from asvae_jax.config import resolve_data
+from asvae_jax.data.folder import image_files
 from asvae_jax.data.images import BatchOrder, Images, ahead, read_batches
 from asvae_jax.data.inspect import images_per_second
 from asvae_jax.data.packaged import packaged_file
 from asvae_jax.data.pixels import image_from_bytes
 from asvae_jax.data.prepare import prepare
 from asvae_jax.data.records import Split
+from asvae_jax.errors import ConfigError
 from asvae_jax.presets import image_data
 from asvae_jax.settings import FolderData
 
@@ -69,7 +72,11 @@ def benchmark(
 
     Returns:
       Images/s of each row of the table, {row: {threads: rate}}; seconds and bytes of the preparation; and by how many
-      MiB the process grew over the second epoch of reading, where the first had been the same.
+      MiB the process grew over the second epoch of reading, where the first had been the same (None where the system
+      does not say).
+
+    Raises:
+      ConfigError: if there are fewer images than one batch.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = source or _make_jpegs(Path(scratch, "jpeg"), images)
@@ -80,7 +87,13 @@ def benchmark(
         prepared = prepare(data, manual_dir=folder)
         preparation = time.perf_counter() - began
         split = Split(data, "train")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+        if len(split) < batch_size:
+            raise ConfigError(
+                f"--batch-size {batch_size} is more than the {len(split)} training images; lower it, or raise --images."
+            )
+        # Those that were prepared, and no others.
+        names = [name for name in image_files(folder) if name not in prepared.metadata["unreadable"]]
+        paths = [folder / name for name in names]
         rates: dict[str, dict[int, float]] = {}
         for number in threads:
             setting = dataclasses.replace(data, read_threads=number)
@@ -123,11 +136,11 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{name:<20}" + "".join(f"{rates[number]:>10,.0f}" for number in threads))
     if "tf.data, JPEG" not in result["images_per_second"]:
         lines.append("tf.data is not measured: pip install 'asvae_jax[tensorflow]'")
-    per_second = result["images"] / result["preparation_seconds"]
+    per_second, growth = result["images"] / result["preparation_seconds"], result["growth_in_an_epoch_mib"]
     lines += [
         f"preparation         {result['preparation_seconds']:.1f} s ({per_second:,.0f} images/s), "
         f"{result['jpeg_bytes'] / 2**20:,.0f} MiB of JPEG -> {result['prepared_bytes'] / 2**20:,.0f} MiB",
-        f"memory              {result['growth_in_an_epoch_mib']:+.1f} MiB over an epoch of "
+        f"memory              {'unknown growth' if growth is None else f'{growth:+.1f} MiB'} over an epoch of "
         f"{result['images']:,} images of {'x'.join(map(str, result['shape']))}",
     ]
     return "\n".join(lines)
@@ -139,19 +152,22 @@ def _fed(images: Images, data: FolderData) -> Iterator[jax.Array]:
     return ahead(jax.device_put(batch) for batch in read)
 
 
-def _growth_in_an_epoch(split: Split, data: FolderData) -> float:
-    """MiB of resident memory that a second epoch adds to the first."""
+def _growth_in_an_epoch(split: Split, data: FolderData) -> float | None:
+    """MiB of resident memory that a second epoch adds to the first; None where the system does not say."""
     batches, epoch = _fed(split, data), len(split) // data.batch_size
     for _ in range(epoch):
         next(batches).block_until_ready()
     before = _resident_bytes()
     for _ in range(epoch):
         next(batches).block_until_ready()
-    return (_resident_bytes() - before) / 2**20
+    after = _resident_bytes()
+    return None if before is None or after is None else (after - before) / 2**20
 
 
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _resident_bytes() -> int | None:
+    """None where the system does not say, as macOS does not."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.is_file() else None
 
 
 def _make_jpegs(folder: Path, number: int) -> Path:

@@ -20,7 +20,7 @@ class ImageFolder(PreparedImages):
 
     def splits(self, files: list[Path]) -> dict[str, Examples]:
         (folder,) = files
-        names = _image_files(folder)
+        names = image_files(folder)
         test = held_out(names)
 
         def examples(chosen: list[str]) -> Examples:
@@ -32,7 +32,7 @@ class ImageFolder(PreparedImages):
         return {"train": examples([name for name in names if name not in test]), "test": examples(sorted(test))}
 
 
-def _image_files(folder: Path) -> list[str]:
+def image_files(folder: Path) -> list[str]:
     """Paths within the folder, by name; hidden files and folders are not looked at, links to folders are not
     followed.
 

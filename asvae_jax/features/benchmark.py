@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import sys
 import time
 from typing import Any
 
@@ -108,4 +109,6 @@ def _rate_alone(network: FeatureNetwork, batch: np.ndarray, repeats: int = 5) ->
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # In KiB, but on macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
