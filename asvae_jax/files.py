@@ -28,7 +28,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 @contextlib.contextmanager
 def held(path: Path, *, patience: float = math.inf) -> Iterator[None]:
     """Holds a file, made if need be, which no other process can hold before this block or this process ends; on a file
-    system without locks, as some of clusters are, nothing keeps others out.
+    system without locks, as some clusters have, nothing keeps others out.
 
     Args:
       path: the file.

@@ -1,10 +1,12 @@
 """`prepare` and `inspect` as commands: what they show, what they refuse, and the command that other messages advise."""
 
+import json
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import stand_ins
 from PIL import Image
 from prepared_sets import small_folder, spoilt_folder
 from stand_ins import data_section
@@ -60,6 +62,21 @@ def test_a_command_that_cannot_be_carried_out_is_refused_in_one_line(words, said
     assert finished.returncode == 2
     (line,) = finished.stderr.splitlines()
     assert line.startswith("error: ") and said in line
+
+
+def test_benchmark_reads_the_jpeg_files_that_were_prepared(tmp_path, spoilt):
+    # Beside them lie PNG files, two that cannot be read and one that is hidden.
+    jpegs = {f"{i}.jpg": stand_ins.jpeg(i, 40, 30) for i in range(6)}
+    stand_ins.write_files(spoilt, {**jpegs, "._0.jpg": b"no image"})
+    command = ["-m", "asvae_jax", "benchmark-data", "--source", str(spoilt), "--shape", "16x16x3", "--threads", "1"]
+    out = tmp_path / "rates.json"
+    finished = run([*command, "--batch-size", "6", "--seconds", "1", "--out", str(out)], devices=1)
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(out.read_text())
+    assert result["images"] == 6 and result["jpeg_bytes"] == sum(map(len, jpegs.values()))
+    assert result["images_per_second"]["JPEG"]["1"] > 0
+    refused = run([*command, "--batch-size", "7"], devices=1)
+    assert refused.returncode == 2 and "more than the 6 JPEG files" in refused.stderr
 
 
 def test_the_command_that_is_advised_prepares_just_what_was_wanted(tmp_path):

@@ -218,11 +218,14 @@ def test_padding_of_one_process_leaves_the_features_of_another_alone(monkeypatch
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), np.uint8)
     network, gathered = fake_network(by_batch=True), []
     whole = feature_statistics(network, lambda indices: images[indices], 60, 20).kept
+
+    def gather(indices: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+        gathered.append((indices, rows))
+        return np.zeros((count, 4))
+
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(generation, "sum_over_processes", lambda sums: sums)
-    monkeypatch.setattr(
-        generation, "rows_of_all_processes", lambda *rows: gathered.append(rows[:2]) or np.zeros((rows[2], 4))
-    )
+    monkeypatch.setattr(generation, "rows_of_all_processes", gather)
     for process in (0, 1):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         feature_statistics(network, lambda indices: images[indices], 60, 20)

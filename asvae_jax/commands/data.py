@@ -47,7 +47,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     data = image_data_of(arguments)
     prepared = prepare(
         data,
-        manual_dir=arguments.manual_dir and arguments.manual_dir.expanduser().resolve(),
+        manual_dir=arguments.manual_dir and arguments.manual_dir.expanduser().absolute(),
         refuse_unreadable=arguments.unreadable == "refuse",
     )
     print(summary(data.name, prepared))

@@ -3,8 +3,7 @@
 Every row feeds uint8 batches of the training resolution to the device in a shuffled order:
 
   prepared            this project's pipeline, from prepared records that are not held in memory
-  JPEG                the same order and threads, each file decoded, cropped and resized when it is needed (Pillow);
-                      of --source any kind of image file
+  JPEG                the same order and threads, each file decoded, cropped and resized when it is needed (Pillow)
   tf.data, JPEG       tf.data doing the same (antialiased resize)
   tf.data, TFRecord   tf.data on the very pixels of the prepared records, stored as TFRecord
 """
@@ -76,7 +75,7 @@ def benchmark(
       does not say).
 
     Raises:
-      ConfigError: if there are fewer images than one batch.
+      ConfigError: if there are fewer training images, or JPEG files, than one batch.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = source or _make_jpegs(Path(scratch, "jpeg"), images)
@@ -87,13 +86,13 @@ def benchmark(
         prepared = prepare(data, manual_dir=folder)
         preparation = time.perf_counter() - began
         split = Split(data, "train")
-        if len(split) < batch_size:
-            raise ConfigError(
-                f"--batch-size {batch_size} is more than the {len(split)} training images; lower it, or raise --images."
-            )
         # Those that were prepared, and no others.
         names = [name for name in image_files(folder) if name not in prepared.metadata["unreadable"]]
-        paths = [folder / name for name in names]
+        paths = [folder / name for name in names if name.lower().endswith((".jpg", ".jpeg"))]
+        if (fewest := min(len(split), len(paths))) < batch_size:
+            raise ConfigError(
+                f"--batch-size {batch_size} is more than the {fewest} JPEG files to read from; lower it, or give more."
+            )
         rates: dict[str, dict[int, float]] = {}
         for number in threads:
             setting = dataclasses.replace(data, read_threads=number)

@@ -16,7 +16,7 @@ class ImageFolder(PreparedImages):
     NOTE = "A tenth of the images is held out by the digests of their paths within the folder."
 
     def source(self) -> str:
-        return str(self.builder_config.manual_dir)
+        return str(self.builder_config.manual_dir.resolve())
 
     def splits(self, files: list[Path]) -> dict[str, Examples]:
         (folder,) = files

@@ -19,8 +19,9 @@ from asvae_jax.figures import image_sheet, sheet_columns
 from asvae_jax.settings import ImageData
 
 _SECONDS = 4.0
+_MOMENTS_OF = 512
 # Of pixels, whose standard deviation takes eight times as many more.
-_MOMENTS_OF_BYTES = 2**26
+_MOMENTS_BYTES = 2**26
 _LISTED = 20
 
 
@@ -56,7 +57,7 @@ def inspect(data: ImageData) -> tuple[str, Image.Image]:
     prepared = open_prepared(data)
     train, test = Split(data, "train").held(), Split(data, "test")
     data = dataclasses.replace(data, batch_size=min(data.batch_size, len(train)))
-    measured = min(len(train), max(1, _MOMENTS_OF_BYTES // math.prod(data.shape)))
+    measured = min(len(train), _MOMENTS_OF, max(1, _MOMENTS_BYTES // math.prod(data.shape)))
     pixels = train.rows(np.linspace(0, len(train) - 1, measured).astype(int))
     seen = np.asarray(training_images(data, _first_pixels(train, data), jax.random.key(0), 0))
     low, high = data.value_range

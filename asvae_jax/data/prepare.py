@@ -104,7 +104,7 @@ def prepare(data: ImageData, *, manual_dir: Path | None = None, refuse_unreadabl
     prepared = _opened(builder, data)
     # Sets of older versions do not say, or have a path with links and dots in it.
     source = prepared.metadata.get("source")
-    if manual_dir and source and Path(source).resolve() != Path(builder.source()).resolve():
+    if manual_dir and source and str(Path(source).resolve()) != builder.source():
         raise DataError(
             f"{prepared.folder} holds the images of {source}, not of {manual_dir}; give these a --label of their own, "
             "or remove that."
