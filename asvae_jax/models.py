@@ -219,6 +219,8 @@ class Networks(NamedTuple):
         return scores
 
 
+# A program that calls a network several times at one shape traces it once.
+@partial(jax.jit, static_argnums=0)
 def _apply(network: nn.Module, params: Params, inputs: jax.Array, statistics: Statistics | None) -> Any:
     if statistics is not None:
         return network.apply({"params": params, "batch_stats": statistics}, inputs, calibrated=True)

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+
+# Not scipy.stats, whose import takes as long as that of jax.
+from scipy import special
 
 _RESAMPLES, _SEED = 2_000, 0
-_NORMAL = float(stats.norm.ppf(0.975))
+_NORMAL = float(special.ndtri(0.975))
 
 
 class Interval(NamedTuple):
@@ -65,8 +67,7 @@ def over_seeds(values: Sequence[float]) -> Interval:
     """Of the mean over independent runs: Student's interval; without bounds for one run alone."""
     if len(values) < 2:
         return Interval(-math.inf, math.inf)
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return Interval(float(np.mean(values) - half), float(np.mean(values) + half))
+    return _student(float(np.mean(values)), _squared_error(values), len(values) - 1)
 
 
 def of_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -74,5 +75,17 @@ def of_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     where no run of either group differs from its others."""
     if np.ptp(a) == np.ptp(b) == 0:
         return Interval(float(b[0] - a[0]), float(b[0] - a[0]))
-    result = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
-    return Interval(float(result.low), float(result.high))
+    errors = [_squared_error(values) for values in (a, b)]
+    # Of Welch and Satterthwaite.
+    freedom = sum(errors) ** 2 / sum(e**2 / (len(values) - 1) for e, values in zip(errors, (a, b), strict=True))
+    return _student(float(np.mean(b) - np.mean(a)), sum(errors), freedom)
+
+
+def _squared_error(values: Sequence[float]) -> float:
+    """The square of a mean's standard error."""
+    return float(np.var(values, ddof=1)) / len(values)
+
+
+def _student(value: float, squared_error: float, freedom: float) -> Interval:
+    half = float(special.stdtrit(freedom, 0.975)) * math.sqrt(squared_error)
+    return Interval(value - half, value + half)
