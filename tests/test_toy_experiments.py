@@ -193,16 +193,16 @@ def test_unknown_variants_and_no_toy_at_all_are_refused(capsys):
 def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, trained):
     options = ("--betas", "c1", "c2", "--toys", "25gaussians", "--variants", "vae", "wgan_gp", "--seeds", 0, 1)
     options += ("--workdir", tmp_path / "w")
-    names = ["figure3.png", "figure3-toys.png", "figure3-curves.png"]
+    names = ["figure3.png", "figure3-25gaussians.png", "figure3-curves.png"]
     assert draw(capsys, tmp_path, "3", *options) == [str(tmp_path / name) for name in names]
     programs = len(trained)
     [points] = (tmp_path / "w" / "samples").glob("25gaussians-vae-s0-*.npy")
     points.unlink()
-    before = (tmp_path / "figure3-toys.png").read_bytes()
+    before = (tmp_path / "figure3-25gaussians.png").read_bytes()
     records = (tmp_path / "toys.jsonl").read_bytes()
     draw(capsys, tmp_path, "3", *options)
     assert trained[programs:] == [[0]]
-    assert (tmp_path / "figure3-toys.png").read_bytes() == before
+    assert (tmp_path / "figure3-25gaussians.png").read_bytes() == before
     # A picture changes no figure of a table.
     assert (tmp_path / "toys.jsonl").read_bytes() == records
     assert all(width_of(tmp_path / name) > 500 for name in names)

@@ -17,8 +17,8 @@ _REAL = "data"
 
 
 def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, together: int | None) -> list[Path]:
-    """Trains what is missing and writes figure3.png, the samples of the first seed's 8 Gaussians, figure3-toys.png,
-    those of the other toys, and figure3-curves.png, the course of all seeds, as far as `cells` have them.
+    """Trains what is missing and writes figure3.png, the samples of the first seed's 8 Gaussians, figure3-TOY.png,
+    those of each other toy, and figure3-curves.png, the course of all seeds, as far as `cells` have them.
 
     Returns:
       The files.
@@ -27,17 +27,16 @@ def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, tog
     first = [cell for cell in cells if cell.seed == cells[0].seed]
     train_missing(first, budget, results, samples, together=together, with_samples=True)
     train_missing(cells, budget, results, samples, together=together)
-    gaussians = [cell for cell in first if cell.betas != OWN_BETAS]
-    others = [cell for cell in first if cell.betas == OWN_BETAS]
+    of_picture: dict[str, list[Cell]] = {}
+    for cell in first:
+        of_picture.setdefault("figure3" if cell.betas != OWN_BETAS else f"figure3-{cell.toy}", []).append(cell)
     written = []
-    for name, of_row, drawn in (("figure3", "betas", gaussians), ("figure3-toys", "toy", others)):
-        if drawn:
-            title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
-            path = out / f"{name}.png"
-            write_picture(
-                path, _samples_grid(drawn, of_row, budget, results, samples, f"{title}, seed {drawn[0].seed}")
-            )
-            written.append(path)
+    for name, drawn in of_picture.items():
+        title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
+        write_picture(
+            out / f"{name}.png", _samples_grid(drawn, budget, results, samples, f"{title}, seed {drawn[0].seed}")
+        )
+        written.append(out / f"{name}.png")
     found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS]
     if found:
         write_picture(out / "figure3-curves.png", _curves(found))
@@ -45,12 +44,12 @@ def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, tog
     return written
 
 
-def _samples_grid(cells: Sequence[Cell], of_row: str, budget: Budget, results: Results, samples: Path, title: str):
+def _samples_grid(cells: Sequence[Cell], budget: Budget, results: Results, samples: Path, title: str):
+    """A row for each of the weights' combinations, or for the toy with weights of its own."""
     panels: dict[str, dict[str, np.ndarray | None]] = {}
     limits = {}
     for cell in cells:
-        name = getattr(cell, of_row)
-        label = name.upper() if of_row == "betas" else name
+        label = cell.toy if cell.betas == OWN_BETAS else cell.betas.upper()
         limits[label] = TOY_LIMITS[cell.toy]
         row = panels.setdefault(label, {_REAL: preview_examples(cell.config(budget))})
         row[_two_lines(cell.variant)] = read_samples(cell, budget, results, samples)
