@@ -32,11 +32,9 @@ def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, tog
         of_picture.setdefault("figure3" if cell.betas != OWN_BETAS else f"figure3-{cell.toy}", []).append(cell)
     written = []
     for name, drawn in of_picture.items():
-        title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
-        write_picture(
-            out / f"{name}.png", _samples_grid(drawn, budget, results, samples, f"{title}, seed {drawn[0].seed}")
-        )
-        written.append(out / f"{name}.png")
+        path = out / f"{name}.png"
+        write_picture(path, _samples_grid(drawn, budget, results, samples))
+        written.append(path)
     found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS]
     if found:
         write_picture(out / "figure3-curves.png", _curves(found))
@@ -44,8 +42,8 @@ def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, tog
     return written
 
 
-def _samples_grid(cells: Sequence[Cell], budget: Budget, results: Results, samples: Path, title: str):
-    """A row for each of the weights' combinations, or for the toy with weights of its own."""
+def _samples_grid(cells: Sequence[Cell], budget: Budget, results: Results, samples: Path):
+    """A row for each of the weights' combinations, or for the toy with weights of its own; of one seed."""
     panels: dict[str, dict[str, np.ndarray | None]] = {}
     limits = {}
     for cell in cells:
@@ -53,7 +51,8 @@ def _samples_grid(cells: Sequence[Cell], budget: Budget, results: Results, sampl
         limits[label] = TOY_LIMITS[cell.toy]
         row = panels.setdefault(label, {_REAL: preview_examples(cell.config(budget))})
         row[_two_lines(cell.variant)] = read_samples(cell, budget, results, samples)
-    return points_grid(panels, limits, title)
+    title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
+    return points_grid(panels, limits, f"{title}, seed {cells[0].seed}")
 
 
 def _curves(found: Sequence[Row]):

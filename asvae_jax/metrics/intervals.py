@@ -9,7 +9,9 @@ import numpy as np
 # Not scipy.stats, whose import takes as long as that of jax.
 from scipy import special
 
-_RESAMPLES, _SEED, _DRAWN_AT_ONCE = 2_000, 0, 2**16
+_RESAMPLES, _SEED = 2_000, 0
+# Numbers of resamples drawn in one call: of a few hundred values a resample takes less time than a call.
+_DRAWN_AT_ONCE = 2**16
 _NORMAL = float(special.ndtri(0.975))
 
 
@@ -29,7 +31,6 @@ def bootstrap_mean(values: np.ndarray) -> Interval:
     """Of a mean of independent values [N]: percentiles of the means of 2,000 resamples."""
     values = np.asarray(values, np.float64)
     random = np.random.default_rng(_SEED)
-    # Several at once: of a few hundred values a resample takes less time than the call that draws it.
     rows = max(1, _DRAWN_AT_ONCE // len(values))
     means = [
         values[random.integers(len(values), size=(min(rows, _RESAMPLES - done), len(values)))].mean(axis=1)
