@@ -1,5 +1,6 @@
 """Which code made a figure."""
 
+import contextlib
 import functools
 import importlib.metadata
 import subprocess
@@ -8,9 +9,13 @@ from pathlib import Path
 _PACKAGES = ("asvae_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
-def versions() -> dict[str, str]:
-    """The versions of the packages that figures depend on."""
-    return {package: importlib.metadata.version(package) for package in _PACKAGES}
+def versions(*optional: str) -> dict[str, str]:
+    """The versions of the packages that figures depend on, and of those of `optional` that are installed."""
+    found = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    for package in optional:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from asvae_jax import __main__ as commands
 from asvae_jax.commands.arguments import image_data_of
 from asvae_jax.data.prepare import open_prepared, prepare_command
 from asvae_jax.presets import image_data
+from asvae_jax.provenance import commit
 
 WITHOUT_TENSORFLOW = """
 import sys
@@ -75,6 +76,7 @@ def test_benchmark_reads_the_jpeg_files_that_were_prepared(tmp_path, spoilt):
     result = json.loads(out.read_text())
     assert result["images"] == 6 and result["jpeg_bytes"] == sum(map(len, jpegs.values()))
     assert result["images_per_second"]["JPEG"]["1"] > 0
+    assert result["commit"] == commit() and {"jax", "grain", "pillow"} <= set(result["versions"])
     refused = run([*command, "--batch-size", "7"], devices=1)
     assert refused.returncode == 2 and "more than the 6 JPEG files" in refused.stderr
 

@@ -10,7 +10,6 @@ Every row feeds uint8 batches of the training resolution to the device in a shuf
 
 import dataclasses
 import functools
-import importlib.metadata
 import importlib.util
 import io
 import os
@@ -35,6 +34,7 @@ from asvae_jax.data.prepare import prepare
 from asvae_jax.data.records import Split
 from asvae_jax.errors import ConfigError
 from asvae_jax.presets import image_data
+from asvae_jax.provenance import commit, versions
 from asvae_jax.settings import FolderData
 
 # CelebA's files: their size and, in the mean, their 7 kB.
@@ -119,11 +119,8 @@ def benchmark(
             "cpu_count": os.cpu_count(),
             "machine": platform.machine(),
             "device": str(jax.devices()[0].device_kind),
-            "versions": {
-                package: importlib.metadata.version(package)
-                for package in ("jax", "grain", "array-record", "pillow", "tensorflow-cpu", "tensorflow")
-                if _installed(package)
-            },
+            "versions": versions("grain", "array-record", "pillow", "tensorflow-cpu", "tensorflow"),
+            "commit": commit(),
         }
 
 
@@ -187,11 +184,3 @@ def _make_jpegs(folder: Path, number: int) -> Path:
         piece.save(buffer, "jpeg", quality=_MADE_QUALITY)
         (folder / f"{i:06}.jpg").write_bytes(buffer.getvalue())
     return folder
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

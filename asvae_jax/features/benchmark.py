@@ -17,6 +17,7 @@ from asvae_jax.features.inception import SIDE, Inception
 from asvae_jax.features.networks import NAMES, FeatureNetwork, inception_network, open_network
 from asvae_jax.generation import feature_statistics
 from asvae_jax.metrics.frechet import frechet_distance
+from asvae_jax.provenance import commit, versions
 
 
 def benchmark(
@@ -69,7 +70,8 @@ def benchmark(
         "frechet_distance_seconds": distance_seconds,
         "device": f"{jax.local_device_count()} x {device.device_kind}",
         "machine": platform.machine(),
-        "jax": jax.__version__,
+        "versions": versions(),
+        "commit": commit(),
     }
 
 
