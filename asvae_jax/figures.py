@@ -99,7 +99,7 @@ def points_grid(
                 continue
             axes.scatter(points[:, 0], points[:, 1], s=1.5, alpha=0.35, linewidths=0, color="#1f4e79", rasterized=True)
             outside = np.mean(np.any(np.abs(points) > limit, axis=1))
-            if outside > 0:
+            if outside >= 0.0005:
                 axes.set_xlabel(f"{outside:.1%} outside", fontsize=8)
         row_axes[0].set_ylabel(row, fontsize=11)
     canvas.draw()
