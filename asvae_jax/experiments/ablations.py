@@ -87,6 +87,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "w_enc 1": {"method.w_enc": 1.0},
         "w_enc 2.5": {"method.w_enc": 2.5},
         "w_enc 10": {"method.w_enc": 10.0},
+        "w_enc falling to a quarter of it": {"method.late_w_enc_factor": 0.25},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
         "D's pull growing to two and a half times as hard": _GROWING_PULL,
