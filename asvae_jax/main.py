@@ -16,16 +16,11 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from asvae_jax import benchmark, distributed
 from asvae_jax.config import check_overrides, load_file, resolve
 from asvae_jax.continuation import differences
-from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import ConfigError
-from asvae_jax.evaluation import table, write_evaluation
-from asvae_jax.run import WEIGHTS, load_run
-from asvae_jax.settings import ImageData
+from asvae_jax.settings import Config, ImageData
 from asvae_jax.terminal import errors_alone_to_terminal, exit_code_of, keep_compiled_programs, log_to_terminal
-from asvae_jax.train import sheet_path, train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant: configs/digits.py:sintrovae,tiny."
@@ -59,6 +54,17 @@ def _run() -> None:
         from asvae_jax.data.prepare import open_prepared
 
         open_prepared(config.data)
+    _carry_out(config, workdir)
+
+
+def _carry_out(config: Config, workdir: Path) -> None:
+    # These take seconds to import: a mistake is answered before.
+    from asvae_jax import benchmark, distributed
+    from asvae_jax.dry_run import dry_run
+    from asvae_jax.evaluation import table, write_evaluation
+    from asvae_jax.run import WEIGHTS, load_run
+    from asvae_jax.train import sheet_path, train
+
     distributed.setup(_DISTRIBUTED.value)
     if not distributed.is_main_process():
         errors_alone_to_terminal()

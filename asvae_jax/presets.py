@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from asvae_jax.config import check_word
-from asvae_jax.data.toys import mode_centres
 from asvae_jax.errors import ConfigError
-from asvae_jax.settings import IMAGE_SETS, METHOD_SETTINGS, CelebAData
+from asvae_jax.settings import IMAGE_SETS, METHOD_SETTINGS, TOYS_WITH_MODES, CelebAData
 
 TABLE1_BETAS = {"c1": (0.3, 0.1, 0.9), "c2": (0.5, 0.1, 0.9), "c3": (0.7, 0.2, 0.9)}
 """The hyper-parameter combinations of Table 1 of arXiv 2206.13903 as (b_kl, b_rec, b_neg)."""
@@ -144,7 +143,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     # with KL's. Beside a light KL a greater weight of D leaves strays, beside a heavy one the game may break down with
     # a smaller; and with an exponential of weight 1 the encoder is then content with next to no KL where samples are
     # too many.
-    apart = mode_centres(name) is not None
+    apart = name in TOYS_WITH_MODES
     # On 8 Gaussians the encoder gets ever faster, since the decoder may outrun it near the end. On 25, some of which
     # are found late, it leaves a few unfound then; it does harm on the checkerboard, and changes little elsewhere.
     encoder_factor, encoder_rise = (9.0, 1.0) if name == "8gaussians" else (3.0, 0.5)

@@ -237,6 +237,16 @@ def test_help_of_the_trainer_begins_with_examples_and_names_the_exit_codes():
 
 
 DIGITS = f"--config={ROOT}/configs/digits.py"
+
+
+def test_a_mistake_is_answered_before_jax_is_imported(tmp_path):
+    command = ["-X", "importtime", "-m", "asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run"]
+    finished = run([*command, "--config.training.steps=-4"])
+    assert finished.returncode == 2
+    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
+    assert "asvae_jax.presets" in imported and "jax" not in imported
+
+
 # (command line, what its one line says)
 MISTAKES = {
     "key": ([f"{DIGITS}:tiny", "--config.trainin.steps=5"], "'training'"),
