@@ -237,16 +237,6 @@ def test_help_of_the_trainer_begins_with_examples_and_names_the_exit_codes():
 
 
 DIGITS = f"--config={ROOT}/configs/digits.py"
-
-
-def test_a_mistake_is_answered_before_jax_is_imported(tmp_path):
-    command = ["-X", "importtime", "-m", "asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run"]
-    finished = run([*command, "--config.training.steps=-4"])
-    assert finished.returncode == 2
-    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
-    assert "asvae_jax.presets" in imported and "jax" not in imported
-
-
 # (command line, what its one line says)
 MISTAKES = {
     "key": ([f"{DIGITS}:tiny", "--config.trainin.steps=5"], "'training'"),
@@ -280,6 +270,14 @@ def test_mistakes_are_one_line_before_data_or_devices_are_touched(mistake, tmp_p
     assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
     assert said in finished.stderr
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_mistake_is_answered_before_jax_is_imported(tmp_path):
+    command = ["-X", "importtime", "-m", "asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run"]
+    finished = run([*command, "--config.training.steps=-4"])
+    assert finished.returncode == 2
+    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
+    assert "asvae_jax.presets" in imported and "jax" not in imported
 
 
 def test_flag_and_value_may_be_two_words(tmp_path):
