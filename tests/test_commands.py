@@ -273,11 +273,15 @@ def test_mistakes_are_one_line_before_data_or_devices_are_touched(mistake, tmp_p
 
 
 def test_a_mistake_is_answered_before_jax_is_imported(tmp_path):
-    command = ["-X", "importtime", "-m", "asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run"]
-    finished = run([*command, "--config.training.steps=-4"])
-    assert finished.returncode == 2
-    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
-    assert "asvae_jax.presets" in imported and "jax" not in imported
+    mistakes = (
+        ["asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run", "--config.training.steps=-4"],
+        ["asvae_jax", "table", "1", "--steps", "0"],
+    )
+    for words in mistakes:
+        finished = run(["-X", "importtime", "-m", *words])
+        assert finished.returncode == 2, words
+        imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
+        assert "asvae_jax.presets" in imported and "jax" not in imported, words
 
 
 def test_flag_and_value_may_be_two_words(tmp_path):

@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from asvae_jax.config import check_word, resolve_data
 from asvae_jax.errors import ConfigError
-from asvae_jax.run import Run, load_run
 from asvae_jax.settings import IMAGE_SETS, SEED_LIMIT, ImageData
+
+if TYPE_CHECKING:
+    from asvae_jax.run import Run  # imports jax, which takes seconds: only in `load`
 
 
 def add_run_arguments(command: argparse.ArgumentParser, *, reads_data: bool = True) -> None:
@@ -22,8 +24,10 @@ def add_run_arguments(command: argparse.ArgumentParser, *, reads_data: bool = Tr
         command.add_argument("--data-dir", help="where its data lie now (default: where they were in training)")
 
 
-def load(arguments: argparse.Namespace) -> Run:
+def load(arguments: argparse.Namespace) -> "Run":
     """The run, with its data where they lie now."""
+    from asvae_jax.run import load_run
+
     run = load_run(arguments.run, arguments.step)
     if arguments.data_dir is None or run.config.is_toy:
         return run

@@ -16,7 +16,6 @@ from asvae_jax.commands.arguments import (
     shape,
 )
 from asvae_jax.config import resolve
-from asvae_jax.distributed import StopRequest, is_main_process, setup
 from asvae_jax.errors import ConfigError
 from asvae_jax.presets import INCEPTION_FILE, usual_file
 from asvae_jax.settings import IMAGE_MEASURES, Config, ImageEvaluation
@@ -102,6 +101,7 @@ def _add_distributed(command: argparse.ArgumentParser) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     """Measure a run, and keep the figures with their intervals and protocol as JSON."""
+    from asvae_jax.distributed import StopRequest, is_main_process, setup
     from asvae_jax.evaluation import EVALUATION_FILE, table, write_evaluation
     from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS
 
@@ -183,6 +183,7 @@ def _foreign(arguments: argparse.Namespace) -> None:
 
 def _fid_stats(arguments: argparse.Namespace) -> None:
     """Measure the features of a prepared set once, for `evaluate --reference` and for pytorch-fid."""
+    from asvae_jax.distributed import StopRequest, is_main_process, setup
     from asvae_jax.features.networks import open_network
     from asvae_jax.generation import measure_split, write_reference
 

@@ -4,12 +4,16 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from asvae_jax.commands.arguments import add_run_arguments, checked_out, count, load, seed
 from asvae_jax.errors import ConfigError
-from asvae_jax.run import Run
+
+if TYPE_CHECKING:
+    # At run time each command imports what it needs.
+    from asvae_jax.run import Run
 
 
 def add(commands) -> None:
@@ -113,7 +117,7 @@ def _encode(arguments: argparse.Namespace) -> None:
     print(f"wrote {path}: mean and logvar {mean.shape}")
 
 
-def _chosen_examples(run: Run, n: int, seed: int, or_fewer: bool = False) -> np.ndarray:
+def _chosen_examples(run: "Run", n: int, seed: int, or_fewer: bool = False) -> np.ndarray:
     """`n` test images (or toy points) chosen by seed, or all if there are fewer."""
     from asvae_jax.examples import Examples
 
@@ -123,7 +127,7 @@ def _chosen_examples(run: Run, n: int, seed: int, or_fewer: bool = False) -> np.
     return examples.rows(np.random.default_rng(seed).permutation(len(examples))[:n])
 
 
-def _write_images(arguments: argparse.Namespace, run: Run, named: dict[str, np.ndarray], columns: int) -> None:
+def _write_images(arguments: argparse.Namespace, run: "Run", named: dict[str, np.ndarray], columns: int) -> None:
     """Images as one grid, toy points as a plot for each name, either as npz where the file name says so."""
     from asvae_jax.figures import image_grid, points_sheet
     from asvae_jax.settings import TOY_LIMITS
@@ -140,5 +144,5 @@ def _write_images(arguments: argparse.Namespace, run: Run, named: dict[str, np.n
     print(f"wrote {path}: {sum(map(len, named.values()))} of shape {named['images'].shape[1:]}")
 
 
-def _out(arguments: argparse.Namespace, run: Run, *suffixes: str) -> Path:
+def _out(arguments: argparse.Namespace, run: "Run", *suffixes: str) -> Path:
     return checked_out(arguments.out or run.folder / arguments.default_out, *suffixes)

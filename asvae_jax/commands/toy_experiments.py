@@ -3,15 +3,19 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asvae_jax.commands.arguments import Once, count, seed
 from asvae_jax.config import check_word
 from asvae_jax.errors import ConfigError
 from asvae_jax.experiments.report import OUT, writing_to
-from asvae_jax.experiments.toy_cells import Budget, Cell
 from asvae_jax.presets import TABLE1_BETAS
 from asvae_jax.settings import TOY_LIMITS
 from asvae_jax.terminal import keep_compiled_programs
+
+if TYPE_CHECKING:
+    # At run time each command imports what it needs.
+    from asvae_jax.experiments.toy_cells import Budget, Cell
 
 _OTHER_TOYS = tuple(name for name in TOY_LIMITS if name != "8gaussians")
 
@@ -124,7 +128,7 @@ def _print(paths: Sequence[Path]) -> None:
         print(path)
 
 
-def _cells(arguments: argparse.Namespace) -> list[Cell]:
+def _cells(arguments: argparse.Namespace) -> "list[Cell]":
     from asvae_jax.experiments import table1
 
     variants = _checked(arguments.variants, table1.VARIANTS)
@@ -139,7 +143,9 @@ def _checked(variants: Sequence[str] | None, known: Sequence[str]) -> Sequence[s
     return variants or known
 
 
-def _budget(arguments: argparse.Namespace) -> Budget:
+def _budget(arguments: argparse.Namespace) -> "Budget":
+    from asvae_jax.experiments.toy_cells import Budget
+
     return Budget(arguments.steps, arguments.batch_size)
 
 
