@@ -121,7 +121,7 @@ def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str | Seq
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    columns = 2 if len(panels) in (4, 8) else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.6 * columns, 3.6 * rows + 0.9), layout="constrained", dpi=150)
     canvas = FigureCanvasAgg(figure)

@@ -10,7 +10,7 @@ from asvae_jax.experiments.table1 import Row, about, all_modes, rows, spread, va
 from asvae_jax.experiments.toy_cells import Budget, Cell, Results, train_missing
 from asvae_jax.run import Weights
 
-BASES = ("asintrovae,released", "asintrovae,recommended")
+BASES = ("asintrovae,paper", "asintrovae,released", "asintrovae,recommended")
 
 Changes = Mapping[str, Any]
 """Values by the settings' full names; one may be a function of the weights that its run is under (`presets.Betas`)."""
@@ -42,13 +42,30 @@ _FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D = {**_D_ALONE_LINEAR_FALL, **_FIXED_WEIGHT}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
 _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
+_NO_ANNEALING = {"method.kl_schedule": "none", "method.kl_rate": 0.0}
 ABLATIONS: dict[str, dict[str, Changes]] = {
+    "asintrovae,paper": {
+        "as it is": {},
+        "encoder's D a sum over pairs": {"method.over_pairs_encoder": "sum"},
+        "annealing tanh": {"method.kl_schedule": "tanh"},
+        "no annealing: KL and D both at full weight": _NO_ANNEALING,
+        "no warm-up": {"training.warmup_steps": 0},
+        "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
+        "D outside the exponential": {"method.distance_in": "loss"},
+        "D between real and fake": {"method.distance_pairs": "real_fake"},
+        "root of D": {"method.root_distance": True},
+        "D a constant 1: the gate alone": _CONSTANT_D,
+        "kernel product": {"method.kernel": "product"},
+        "kernel prior": {"method.kernel": "prior"},
+        "statistic U": {"method.statistic": "U"},
+        "no squash": {"method.squash_distance": False},
+    },
     "asintrovae,released": {
         "as it is": {},
         "encoder's D a mean over pairs": {"method.over_pairs_encoder": "mean"},
         "annealing linear": {"method.kl_schedule": "linear"},
         "annealing constant, c = 0.5": {**_CONSTANT_KL, "method.kl_rate": 0.5},
-        "no annealing: KL and D both at full weight": {"method.kl_schedule": "none", "method.kl_rate": 0.0},
+        "no annealing: KL and D both at full weight": _NO_ANNEALING,
         "no warm-up": {"training.warmup_steps": 0},
         "decoder's KL of raw codes": {"method.squash_decoder_kl": False},
         "D outside the exponential": {"method.distance_in": "loss"},
@@ -56,6 +73,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D between real and fake": {"method.distance_pairs": "real_fake"},
         "root of D": {"method.root_distance": True},
         "D a constant, 1 a pair: the gate alone": _CONSTANT_D,
+        "D a constant 1: the gate alone": {**_CONSTANT_D, "method.over_pairs_encoder": "mean"},
         "kernel product": {"method.kernel": "product"},
         "kernel product, bandwidth 1": {"method.kernel": "product", "method.bandwidth": 1.0},
         "kernel prior": {"method.kernel": "prior"},

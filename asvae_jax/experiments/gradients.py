@@ -30,7 +30,7 @@ from asvae_jax.update import draw_noise
 
 _log = logging.getLogger(__name__)
 
-VARIANTS = ("sintrovae", "asintrovae,released")
+VARIANTS = ("sintrovae", "asintrovae,released", "asintrovae,recommended")
 
 Divergence = Callable[[Gaussian, Gaussian], jax.Array]
 
@@ -45,7 +45,11 @@ DIVERGENCES: dict[str, Divergence] = {
     "D means, bandwidth 0.1": lambda other, fake: as_distance(other, fake, kernel="means", bandwidth=0.1),
 }
 """What the decoder lowers, of the codes of one stream and of the fake one, each [B, Z]: S-IntroVAE's the first, that of
-the released arithmetic the second and half of the third (a mean over two dimensions, here a sum)."""
+the released arithmetic the second and half of the third (a mean over two dimensions, here a sum), both of rec and fake;
+that of `recommended` the first and the roots of the sixth and of two of the last, of real and fake."""
+
+PAIRS = ("rec and fake", "real and fake")
+"""The streams whose codes are compared along a training."""
 
 # Codes of the clouds: as many as a small batch, their means spread by this much about the middle.
 _CODES, _SPREAD, _FARTHEST = 64, 0.1, 6.0
@@ -78,12 +82,17 @@ def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out:
             variant: [runs[known] for known in map(_known_by, configs) if known in runs]
             for variant, configs in wanted.items()
         }
-        courses = {f"{variant}, {betas.upper()}": _courses(of_variant) for variant, of_variant in done.items()}
-        panels = {**between, **{name: drawn for name, drawn in courses.items() if drawn}}
+        courses = {
+            f"{variant}, {betas.upper()}: {pair}": _courses(of_variant, pair)
+            for variant, of_variant in done.items()
+            if of_variant
+            for pair in PAIRS
+        }
+        panels = {**between, **courses}
         number, all_of_them = sum(map(len, done.values())), len(VARIANTS) * len(seeds)
         partial = "" if number == all_of_them else f" (partial: {number} of {all_of_them} runs)"
         labels = ["distance of the clouds"] * len(between) + ["step"] * (len(panels) - len(between))
-        title = f"gradient norm of what the decoder lowers{partial}"
+        title = f"slope by the codes' distance, and norm of the gradient by the decoder{partial}"
         write_picture(picture, courses_sheet(_floored(panels), labels, title))
         values = {name: _values(courses) for name, courses in between.items()}
         write_json(file, {"command": command, "clouds": values, "runs": list(runs.values())})
@@ -108,19 +117,19 @@ def _finished(file: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         runs = json.loads(file.read_text())["runs"]
-        return {
-            identity(of_this_version(run["settings"])): run for run in runs if run["norms"].keys() == DIVERGENCES.keys()
-        }
+        return {identity(of_this_version(run["settings"])): run for run in runs if _is_of_today(run["norms"])}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} cannot be read ({error!r}); remove it, and its runs are trained anew.") from error
 
 
-def _courses(runs: Sequence[Mapping[str, Any]]) -> dict[str, Course]:
-    """The norms of some runs along their steps; nothing of none."""
-    if not runs:
-        return {}
+def _is_of_today(norms: Mapping[str, Any]) -> bool:
+    return norms.keys() == set(PAIRS) and all(of_pair.keys() == DIVERGENCES.keys() for of_pair in norms.values())
+
+
+def _courses(runs: Sequence[Mapping[str, Any]], pair: str) -> dict[str, Course]:
+    """The norms of some runs along their steps."""
     steps = np.array(runs[0]["steps"])
-    return {name: Course(steps, np.array([run["norms"][name] for run in runs])) for name in DIVERGENCES}
+    return {name: Course(steps, np.array([run["norms"][pair][name] for run in runs])) for name in DIVERGENCES}
 
 
 def _values(courses: Mapping[str, Course]) -> dict[str, Any]:
@@ -154,8 +163,8 @@ def clouds(variance: float) -> dict[str, Course]:
 
 
 def early_training(configs: Sequence[Config]) -> list[dict[str, Any]]:
-    """Trains runs of one variant, and records for each divergence, between rec and fake, the norm of its gradient by
-    the decoder's parameters at each of some steps: "steps" and, by divergence, "norms"."""
+    """Trains runs of one variant, and records for each divergence of each of `PAIRS` the norm of its gradient by the
+    decoder's parameters at each of some steps: "steps" and, by pair and divergence, "norms"."""
     measure, steps, norms = _gradient_norms(configs[0]), [], []
 
     def watch(step: int, weights: dict[str, Any]) -> None:
@@ -168,7 +177,10 @@ def early_training(configs: Sequence[Config]) -> list[dict[str, Any]]:
     return [
         {
             "steps": steps,
-            "norms": {name: [float(of_step[name][member]) for of_step in norms] for name in DIVERGENCES},
+            "norms": {
+                pair: {name: [float(of_step[pair][name][member]) for of_step in norms] for name in DIVERGENCES}
+                for pair in PAIRS
+            },
             **origin(config, seconds, together=len(configs)),
         }
         for member, config in enumerate(configs)
@@ -181,23 +193,23 @@ def _watched(config: Config) -> Config:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, steps_per_dispatch=per_dispatch))
 
 
-def _gradient_norms(config: Config) -> Callable[[Mapping[str, Any], int], dict[str, jax.Array]]:
-    """(weights of all members, step) -> the norm of each divergence's gradient, [members], on one batch."""
+def _gradient_norms(config: Config) -> Callable[[Mapping[str, Any], int], dict[str, dict[str, jax.Array]]]:
+    """(weights of all members, step) -> by pair and divergence the norm of the gradient, [members], on one batch."""
     networks, key = make_networks(config), jax.random.key(0)
 
-    def of_member(params: Mapping[str, Any], step: jax.Array) -> dict[str, jax.Array]:
+    def of_member(params: Mapping[str, Any], step: jax.Array) -> dict[str, dict[str, jax.Array]]:
         points = toys.training_batch(config.data.name, key, step, config.data.batch_size)
         noise = draw_noise(key, step, config.data.batch_size, config.model.latent_dim)
         codes = networks.encode(params["encoder"], points)
         z = sample(codes, noise.eps_real)
 
-        def norm(divergence: Divergence) -> jax.Array:
+        def norm(pair: str, divergence: Divergence) -> jax.Array:
             def lowered(decoder: Any) -> jax.Array:
                 streams = decoder_streams(networks, params["encoder"], decoder, points, z, noise)
-                return divergence(streams.q_rec, streams.q_fake)
+                return divergence(streams.q_rec if pair == "rec and fake" else streams.q_real, streams.q_fake)
 
             return optax.tree.norm(jax.grad(lowered)(params["decoder"]))
 
-        return {name: norm(divergence) for name, divergence in DIVERGENCES.items()}
+        return {pair: {name: norm(pair, divergence) for name, divergence in DIVERGENCES.items()} for pair in PAIRS}
 
     return jax.jit(jax.vmap(of_member, in_axes=(0, None)))
