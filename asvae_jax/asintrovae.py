@@ -33,7 +33,7 @@ def asintrovae(config: Config) -> Method:
     """S-IntroVAE with the KL of rec and fake blended with the AS-Distance between their codes."""
     setting, networks, steps = config.method, make_networks(config), config.training.steps
     assert isinstance(setting, AsIntroVae)
-    outside = setting.distance_in == "loss"
+    outside = setting.distance_in != "exponent"
 
     def encoder_loss(encoder, decoder, images, noise, step):
         z, s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
@@ -46,10 +46,15 @@ def asintrovae(config: Config) -> Method:
             setting, _partner(setting, s), s.q_fake, setting.over_pairs_encoder, setting.over_dims_encoder
         )
         d = _in_sum(found, late)
-        objective = losses.asintrovae_outside_encoder_loss if outside else losses.asintrovae_encoder_loss
+        inside: dict[str, float | jax.Array] = {"exponent": 1.0, "loss": 0.0, "loss_then_exponent": late}
+        w_inside = w_enc * inside[setting.distance_in]
+        if outside:
+            objective = partial(losses.asintrovae_outside_encoder_loss, w_enc=w_enc - w_inside, w_inside=w_inside)
+        else:
+            objective = partial(losses.asintrovae_encoder_loss, w_enc=w_enc)
         loss, terms = objective(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
-            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=w_enc, alpha=alpha, w_exp=setting.w_exp,
+            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, alpha=alpha, w_exp=setting.w_exp,
         )  # fmt: skip
         # Not its weight, which differs between the members of a sweep.
         if setting.slope_until:
@@ -58,7 +63,7 @@ def asintrovae(config: Config) -> Method:
                 setting, lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake, step, steps
             )
             loss += terms["slope"]
-        in_exponent = 0.0 if outside else weight * w_enc * d
+        in_exponent = weight * w_inside * d
         health = {
             **stream_health(config, s),
             **saturation(setting, s.err_fake / setting.w_exp, c * kl_fake + in_exponent, alpha),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvae_jax import distributed
-from asvae_jax.provenance import commit, versions
+from asvae_jax.provenance import commit, device_name, versions
 from asvae_jax.settings import Config
 from asvae_jax.start import fresh_state
 from asvae_jax.training_data import TrainingData, program_memory
@@ -58,7 +58,7 @@ def benchmark(config: Config) -> dict[str, Any]:
     )
     return {
         "config": config.to_dict(),
-        "device": f"{mesh.size} x {device.device_kind}",
+        "device": f"{mesh.size} x {device_name()}",
         "machine": platform.machine(),
         "versions": versions(),
         "commit": commit(),

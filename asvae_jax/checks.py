@@ -163,11 +163,18 @@ def check(config: Config) -> None:
                 f"method.{factor}={value} belongs to a late game; set it to 1, or method.late_from to when it begins.",
             )
         _require(
+            method.distance_in != "loss_then_exponent" or bool(method.late_from),
+            f"method.distance_in={method.distance_in} moves D into the exponent as the late game comes; set "
+            "method.late_from to when it begins.",
+        )
+        _require(
             not method.late_from
             or bool(method.means_bandwidths)
-            or not method.late_alpha_factor == method.late_w_enc_factor == 1,
+            or not method.late_alpha_factor == method.late_w_enc_factor == 1
+            or method.distance_in == "loss_then_exponent",
             f"method.late_from={method.late_from} begins a late game in which nothing changes; set it to 0, or give "
-            "method.means_bandwidths or another method.late_alpha_factor or late_w_enc_factor than 1.",
+            "method.means_bandwidths, another method.late_alpha_factor or late_w_enc_factor than 1, or "
+            "method.distance_in=loss_then_exponent.",
         )
         _require(
             method.kl_schedule != "constant" or method.kl_rate <= 1,

@@ -32,7 +32,7 @@ from asvae_jax.generation import (
 from asvae_jax.losses import reconstruction_error
 from asvae_jax.metrics import density2d, intervals
 from asvae_jax.metrics.intervals import Interval
-from asvae_jax.provenance import commit, versions
+from asvae_jax.provenance import commit, device_name, versions
 from asvae_jax.run import (
     SAMPLE_SEED,
     WEIGHTS,
@@ -195,7 +195,7 @@ class Evaluator:
             "sample_seed": SAMPLE_SEED,
             "versions": versions(),
             "commit": commit(),
-            "device": jax.devices()[0].device_kind,
+            "device": device_name(),
         }
         if isinstance(config.evaluation, ToyEvaluation):
             toy = {"real_seed": REAL_SEED, "bins": _BINS, "limit": TOY_LIMITS[config.data.name]}

@@ -296,6 +296,7 @@ def asintrovae_outside_encoder_loss(
     b_neg: float,
     scale: float,
     w_enc: float | jax.Array,
+    w_inside: float | jax.Array = 0.0,
     alpha: float | jax.Array = 2.0,
     w_exp: float = 1.0,
 ) -> Loss:
@@ -304,11 +305,12 @@ def asintrovae_outside_encoder_loss(
 
     Args:
       w_enc: weight of D, beside nats and squared errors of weight 1: `scale` multiplies all three.
+      w_inside: weight of D within the exponent besides, the `w_enc` of `asintrovae_encoder_loss`.
       The others: as there.
     """
     _, terms = asintrovae_encoder_loss(
         err_real, kl_real, err_rec, kl_rec, err_fake, kl_fake, distance, kl_weight, distance_weight,
-        b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, w_enc=0.0, alpha=alpha, w_exp=w_exp,
+        b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, w_enc=w_inside, alpha=alpha, w_exp=w_exp,
     )  # fmt: skip
     return _total(**terms, distance=-scale * w_enc * _annealed(distance, kl_weight, distance_weight))
 

@@ -59,7 +59,7 @@ class AsIntroVae:
     rec_target_gradient: bool
     kl_schedule: Literal["linear", "tanh", "constant", "none"]
     kl_rate: float
-    distance_in: Literal["exponent", "loss"]
+    distance_in: Literal["exponent", "loss", "loss_then_exponent"]
     distance_pairs: Literal["rec_fake", "real_fake"]
     kernel: Literal["per_dim", "product", "prior", "means", "constant"]
     bandwidth: float

@@ -142,6 +142,11 @@ from asvae_jax.settings import IMAGE_SETS
             dict(method__late_from=0.6, method__means_bandwidths=(0.1,)),
             r"method\.late_from=0\.6 is the share .* must lie in \[0, 0\.5\]",
         ),
+        (
+            "asintrovae",
+            dict(method__distance_in="loss_then_exponent"),
+            r"distance_in=loss_then_exponent moves D into the exponent as the late game comes; set method\.late_from",
+        ),
         ("asintrovae", dict(method__late_from=0.25), r"late_from=0\.25 begins a late game in which nothing changes"),
         ("asintrovae", dict(method__late_alpha_factor=0.5), r"late_alpha_factor=0\.5 belongs to a late game"),
         (

@@ -29,7 +29,7 @@ BATCH = dict(
 )
 NUMBERS = dict(
     b_rec=0.5, b_kl=2.0, b_neg=0.4, scale=0.1, alpha=2.0, margin=5.0, gamma_r=0.3, w_enc=3.0, w_dec=4.0,
-    gp_weight=10.0, w_exp=1.2,
+    gp_weight=10.0, w_exp=1.2, w_inside=2.0,
 )  # fmt: skip
 LOSSES = {name: function for name, function in vars(losses).items() if name.endswith("_loss")}
 
@@ -58,8 +58,9 @@ AS_BLEND = {kl: 0.25 * kl + 1.125 for kl in (1, 2, 9, 11)}
 AS_ADVERSARIAL = (
     1.2 * sum(soft_exp(err, AS_BLEND[kl], b_rec=0.5 / 1.2) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
 )
+# 0.25 KL + 0.75 * 2 * 0.5
 OUTSIDE_ADVERSARIAL = (
-    1.2 * sum(soft_exp(err, 0.25 * kl, b_rec=0.5 / 1.2) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
+    1.2 * sum(soft_exp(err, 0.25 * kl + 0.75, b_rec=0.5 / 1.2) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
 )
 
 BY_HAND = {
@@ -75,7 +76,7 @@ BY_HAND = {
     "asintrovae_encoder_loss": dict(reconstruction=0.1, kl=0.6, adversarial=AS_ADVERSARIAL),
     # 0.5 * 0.1 * 2 * (0.25 * 11.5 + 0.75 * 4 * 0.5)
     "asintrovae_decoder_loss": dict(reconstruction=0.1, adversarial=0.4375, redecoding=0.0825),
-    # The exponent keeps 0.25 KL; 0.1 * 3 * 0.75 * 0.5 stands beside it.
+    # 0.1 * 3 * 0.75 * 0.5 stands beside it.
     "asintrovae_outside_encoder_loss": dict(
         reconstruction=0.1, kl=0.6, adversarial=OUTSIDE_ADVERSARIAL, distance=-0.1125
     ),

@@ -34,7 +34,7 @@ from asvae_jax.data.prepare import prepare
 from asvae_jax.data.records import Split
 from asvae_jax.errors import ConfigError
 from asvae_jax.presets import image_data
-from asvae_jax.provenance import commit, versions
+from asvae_jax.provenance import commit, device_name, versions
 from asvae_jax.settings import FolderData
 
 # CelebA's files: their size and, in the mean, their 7 kB.
@@ -118,7 +118,7 @@ def benchmark(
             "growth_in_an_epoch_mib": _growth_in_an_epoch(split, data),
             "cpu_count": os.cpu_count(),
             "machine": platform.machine(),
-            "device": str(jax.devices()[0].device_kind),
+            "device": device_name(),
             "versions": versions("grain", "array-record", "pillow", "tensorflow-cpu", "tensorflow"),
             "commit": commit(),
         }

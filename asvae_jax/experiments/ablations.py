@@ -83,6 +83,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,recommended": {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
+        "D outside the exponential, inside in the late game": {"method.distance_in": "loss_then_exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
         "the encoder's rate rising to three times": _TO_THREE_TIMES,
         "w_exp 1, w_enc falling where KL is heavy": {**_WEIGHT_ONE, **_FALLING_WEIGHT},

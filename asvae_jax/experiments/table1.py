@@ -125,7 +125,7 @@ def about(found: Sequence[Row], budget: Budget, command: str, beside: str = "") 
     hours = sum(record["seconds"] for record in records) / 3600
     frozen = sum(record.get("refused_steps", 0) > 0 for record in records)
     refused = f" **In {frozen} of them steps were refused, as losses or gradients were not finite.**" if frozen else ""
-    devices = ", ".join(sorted({f"{record['device']} (programs of {record['together']})" for record in records}))
+    devices = "; ".join(sorted({f"{record['device']}, {_together(record['together'])}" for record in records}))
     return (
         f"`{command}`\n\n"
         f"{done} run{'' if done == 1 else 's'} of {budget.steps:,} steps of {budget.batch_size} points, "
@@ -134,6 +134,10 @@ def about(found: Sequence[Row], budget: Budget, command: str, beside: str = "") 
         f"Each figure is the median over the seeds [smallest, largest]{beside}. "
         f"Fresh real points instead of samples score {_of_real_points(found, budget)}.\n"
     )
+
+
+def _together(runs: int) -> str:
+    return "one run a program" if runs == 1 else f"{runs} runs a program"
 
 
 def _schedules(found: Sequence[Row], budget: Budget) -> str:

@@ -19,7 +19,7 @@ from asvae_jax.errors import DataError, StorageError
 from asvae_jax.evaluation import Figures, toy_figures, toy_points
 from asvae_jax.files import write_whole
 from asvae_jax.models import make_networks
-from asvae_jax.provenance import commit, versions
+from asvae_jax.provenance import commit, device_name, versions
 from asvae_jax.run import SAMPLE_SEED, WEIGHTS
 from asvae_jax.settings import Config
 
@@ -254,7 +254,7 @@ def origin(config: Config, seconds: float, *, together: int) -> dict[str, Any]:
     return {
         "seconds": round(seconds / together, 1),
         "together": together,
-        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "device": f"{jax.local_device_count()} x {device_name()}",
         "versions": versions(),
         "commit": commit(),
         "settings": config.to_dict(),

@@ -17,7 +17,7 @@ from asvae_jax.features.inception import SIDE, Inception
 from asvae_jax.features.networks import NAMES, FeatureNetwork, inception_network, open_network
 from asvae_jax.generation import feature_statistics
 from asvae_jax.metrics.frechet import frechet_distance
-from asvae_jax.provenance import commit, versions
+from asvae_jax.provenance import commit, device_name, versions
 
 
 def benchmark(
@@ -68,7 +68,7 @@ def benchmark(
         "peak_resident_bytes": [few[1], many[1]],
         "device_peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use"),
         "frechet_distance_seconds": distance_seconds,
-        "device": f"{jax.local_device_count()} x {device.device_kind}",
+        "device": f"{jax.local_device_count()} x {device_name()}",
         "machine": platform.machine(),
         "versions": versions(),
         "commit": commit(),
