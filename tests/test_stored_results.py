@@ -10,7 +10,6 @@ from training_runs import ROOT
 RESULTS = ROOT / "docs" / "results"
 
 
-# The screening of ablations-8000 is of an older recommended variant, as its page says.
 @pytest.mark.parametrize("page", ["table1.md", "ablations.md", "paper-budget/ablations.md"])
 def test_the_command_on_a_page_makes_it_again_of_stored_runs(page, capsys, monkeypatch, tmp_path):
     stored = RESULTS / page
