@@ -84,7 +84,8 @@ def pairwise_kernel(
     exponent = -0.5 * squared / total
     if kernel == "per_dim":
         return jnp.moveaxis(jnp.exp(exponent) / jnp.sqrt(total), 0, -1)
-    unit = h2 if h2 else 1 / (2 * math.pi)
+    # One that differs between the members of a sweep is an array, and positive.
+    unit = h2 if isinstance(h2, jax.Array) or h2 else 1 / (2 * math.pi)
     log_kernel = exponent - 0.5 * jnp.log(total / unit)
     if kernel == "prior":
         middle = (mean_p * variance_q + mean_q * variance_p) / total
@@ -268,7 +269,7 @@ def _one_row(code: Gaussian) -> Gaussian:
 def _checked_bandwidths(kernel: str, bandwidth: float | tuple[float, ...]) -> tuple[float, ...]:
     _check_word("kernel", kernel, KERNELS)
     bandwidths = bandwidth if isinstance(bandwidth, tuple) else (bandwidth,)
-    if any(bandwidths) and kernel not in ("product", "means"):
+    if kernel not in ("product", "means") and any(bandwidths):
         raise ValueError(f"bandwidth={bandwidth} belongs to kernel='product' or 'means'; kernel={kernel!r} has none.")
     if kernel == "means" and not (bandwidths and min(bandwidths) > 0):
         raise ValueError(f"kernel='means' needs a positive bandwidth, got {bandwidth}.")

@@ -22,7 +22,8 @@ SWEPT = (
     "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "w_dec_growth", "alpha", "late_alpha_factor",
     "late_w_enc_factor", "w_exp", "slope_weight",
 )  # fmt: skip
-"""Numbers of a method that may differ within one program. Words, shapes and all other sections may not."""
+"""Numbers of a method that may differ within one program, beside the bandwidth of a kernel that has one. Words, shapes
+and all other sections may not."""
 
 # All members are at one step: a branch that depends on it alone is taken or left, not computed and thrown away.
 _AXES = update.TrainState(step=None, params=0, opt_state=0, ema=0, key=0)  # type: ignore[arg-type]
@@ -46,12 +47,12 @@ Watch = Callable[[int, dict[str, Any]], None]
 
 
 def grouped(configs: Iterable[Config], *, at_most: int) -> list[list[Config]]:
-    """Configs that fit into one program together, alike in all but `seed` and the numbers of `SWEPT`; `at_most` of them
-    in a group, in the order given."""
+    """Configs that fit into one program together, alike in all but `seed` and the numbers that may differ; `at_most` of
+    them in a group, in the order given."""
     alike: dict[str, list[Config]] = {}
     for config in configs:
-        settings = config.to_dict()
-        method = {name: value for name, value in settings["method"].items() if name not in SWEPT}
+        settings, swept = config.to_dict(), _swept(config)
+        method = {name: None if name in swept else value for name, value in settings["method"].items()}
         alike.setdefault(json.dumps({**settings, "seed": 0, "method": method}, sort_keys=True), []).append(config)
     return [group[i : i + at_most] for group in alike.values() for i in range(0, len(group), at_most)]
 
@@ -128,11 +129,18 @@ def _shardings(members: NamedSharding) -> update.TrainState:
 
 
 def _numbers(configs: Sequence[Config]) -> dict[str, jax.Array]:
-    """Each number of `SWEPT` that the method has, [members]."""
-    names = [name for name in SWEPT if hasattr(configs[0].method, name)]
+    """Each number that may differ, [members]."""
     return {
-        name: jnp.asarray([getattr(config.method, name) for config in configs], jnp.float32) for name in names
-    }  # fmt: skip
+        name: jnp.asarray([getattr(config.method, name) for config in configs], jnp.float32)
+        for name in _swept(configs[0])
+    }
+
+
+def _swept(config: Config) -> list[str]:
+    """The numbers of its method that may differ. A kernel without a bandwidth is another kernel."""
+    method = config.method
+    has_bandwidth = getattr(method, "kernel", "") == "product" and getattr(method, "bandwidth", 0.0) > 0
+    return [name for name in SWEPT if hasattr(method, name)] + ["bandwidth"] * has_bandwidth
 
 
 def _member(tree: Any, index: int) -> Any:

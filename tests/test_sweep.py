@@ -27,7 +27,7 @@ def members(words: str, *changes: dict) -> list:
     [
         ("asintrovae,released,tiny", [{}, dict(method__b_kl=0.7, method__w_enc=0.1, method__kl_rate=2.0)]),
         ("asintrovae,paper,tiny", [dict(method__kl_schedule="constant", method__kl_rate=r) for r in (0.3, 0.9)]),
-        ("asintrovae,recommended,tiny", [{}, dict(method__b_kl=0.7, method__slope_weight=0.01, method__alpha=1.0)]),
+        ("asintrovae,recommended,tiny", [{}, dict(method__b_kl=0.7, method__slope_weight=0.01, method__bandwidth=0.3)]),
         ("introvae,tiny", [{}, dict(method__margin=1.0)]),
         ("wgan_gp,tiny", [{}, {}]),
     ],
@@ -76,6 +76,10 @@ def test_configs_are_grouped_by_all_that_is_no_number_of_the_method():
     other_seed = dataclasses.replace(a, seed=5)
     [word] = members("released,tiny", dict(method__kernel="prior"))
     [width] = members("released,tiny", dict(model__widths=(8,)))
+    without, narrow, wide = members(
+        "released,tiny", *(dict(method__kernel="product", method__bandwidth=h2) for h2 in (0.0, 0.1, 1.0))
+    )
+    assert sweep.grouped([without, narrow, wide], at_most=9) == [[without], [narrow, wide]]
     assert sweep.grouped([a, word, b, width, other_seed], at_most=9) == [[a, b, other_seed], [word], [width]]
     assert sweep.grouped([a, b, other_seed], at_most=2) == [[a, b], [other_seed]]
 
