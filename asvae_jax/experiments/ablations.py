@@ -63,6 +63,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,released": {
         "as it is": {},
         "encoder's D a mean over pairs": {"method.over_pairs_encoder": "mean"},
+        "decoder's D a sum over dimensions": {"method.over_dims_decoder": "sum"},
         "annealing linear": {"method.kl_schedule": "linear"},
         "annealing constant, c = 0.5": {**_CONSTANT_KL, "method.kl_rate": 0.5},
         "no annealing: KL and D both at full weight": _NO_ANNEALING,
@@ -79,6 +80,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "kernel prior": {"method.kernel": "prior"},
         "statistic U": {"method.statistic": "U"},
         "no squash": {"method.squash_distance": False},
+        "re-decodings at full weight": {"method.gamma_r": 1.0},
     },
     "asintrovae,recommended": {
         "as it is": {},
