@@ -33,10 +33,11 @@ def test_cells_are_the_evaluations_of_their_runs(configs, workdir, no_training, 
     with (tmp_path / "table2.csv").open() as file:
         lines = list(csv.DictReader(file))
     for method in METHODS:
-        ema = [stored(workdir, method, seed)["ema"] for seed in (0, 1)]
+        ema, raw = ([stored(workdir, method, seed)[weights] for seed in (0, 1)] for weights in ("ema", "raw"))
         for figure in ("fid_digits_n100", "kid_digits", "precision_digits", "coverage_digits"):
             values = [figures[figure] for figures in ema]
             assert kept["sets"]["digits"]["runs"][method][figure] == values
+            assert kept["sets"]["digits"]["raw_weights"][method][figure] == [figures[figure] for figures in raw]
             [line] = [line for line in lines if (line["method"], line["figure"]) == (method, figure)]
             assert float(line["mean"]) == pytest.approx(np.mean(values), rel=1e-5) and line["seeds"] == "2"
         assert row(page, title(method))[0].split(" ")[0] == f"{np.mean([f['fid_digits_n100'] for f in ema]):.4g}"
@@ -56,7 +57,7 @@ def test_table_says_how_long_and_on_what(configs, workdir, tmp_path, capsys):
     folders = [workdir / "digits" / f"vae-t4-s{seed}" for seed in (0, 1)]
     seconds = json.loads((tmp_path / "table3.json").read_text())["sets"]["digits"]["training_seconds"]
     assert seconds["vae"] == pytest.approx(np.mean([training_seconds(folder) for folder in folders]), abs=0.051)
-    assert "| digits | VAE | 2 of 2 | 64 |" in page and "| cpu |" in page
+    assert "| digits | VAE | 2 of 2 | 64 |" in page and "| cpu (" in page
 
 
 def test_seconds_of_an_interrupted_run_are_those_of_its_parts(tmp_path):

@@ -240,6 +240,12 @@ def _values(table: Table, runs: ImageRuns, groups: _Groups, command: str) -> dic
             named = [group._replace(name=method) for method, group in of_set.items()]
             sets[data] = {
                 **comparison.values(named, WEIGHTS),
+                # Runs that are given may have been evaluated without.
+                "raw_weights": {
+                    group.name: comparison.values([group], "raw")["runs"][group.name]
+                    for group in named
+                    if all("raw" in result for result in group.results)
+                },
                 "training_seconds": seconds,
                 "published": table.published.get(data, {}),
             }
