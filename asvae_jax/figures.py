@@ -113,15 +113,17 @@ class Course(NamedTuple):
     values: np.ndarray
 
 
-def courses_sheet(panels: Mapping[str, Mapping[str, Course]], x_label: str | Sequence[str], title: str) -> Image.Image:
-    """Panels side by side (`x_label` for all of them, or one for each), in each a line for the mean of every course and
-    a band from the lowest to the highest of its runs; what spans more than a power of ten is drawn on a logarithmic
-    scale."""
+def courses_sheet(
+    panels: Mapping[str, Mapping[str, Course]], x_label: str | Sequence[str], title: str, *, columns: int = 3
+) -> Image.Image:
+    """Panels, up to `columns` side by side (`x_label` for all of them, or one for each), in each a line for the mean of
+    every course and a band from the lowest to the highest of its runs; what spans more than a power of ten is drawn on
+    a logarithmic scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    columns = 2 if len(panels) in (4, 8) else min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.6 * columns, 3.6 * rows + 0.9), layout="constrained", dpi=150)
     canvas = FigureCanvasAgg(figure)

@@ -42,23 +42,25 @@ _FIXED_WEIGHT = {"method.balance_pulls": False, "method.w_dec": 10.0}
 _FIXED_D = {**_D_ALONE_LINEAR_FALL, **_FIXED_WEIGHT}
 _FIXED_D_ONE_RATE = {**_FIXED_D, "optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0}
 _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rate": 4e-4}
-_NO_ANNEALING = {"method.kl_schedule": "none", "method.kl_rate": 0.0}
+_OF_BOTH_READINGS: dict[str, Changes] = {
+    "no annealing: KL and D both at full weight": {"method.kl_schedule": "none", "method.kl_rate": 0.0},
+    "no warm-up": {"training.warmup_steps": 0},
+    "D outside the exponential": {"method.distance_in": "loss"},
+    "D between real and fake": {"method.distance_pairs": "real_fake"},
+    "root of D": {"method.root_distance": True},
+    "kernel product": {"method.kernel": "product"},
+    "kernel prior": {"method.kernel": "prior"},
+    "statistic U": {"method.statistic": "U"},
+    "no squash": {"method.squash_distance": False},
+}
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,paper": {
         "as it is": {},
         "encoder's D a sum over pairs": {"method.over_pairs_encoder": "sum"},
         "annealing tanh": {"method.kl_schedule": "tanh"},
-        "no annealing: KL and D both at full weight": _NO_ANNEALING,
-        "no warm-up": {"training.warmup_steps": 0},
         "decoder's KL of squashed codes": {"method.squash_decoder_kl": True},
-        "D outside the exponential": {"method.distance_in": "loss"},
-        "D between real and fake": {"method.distance_pairs": "real_fake"},
-        "root of D": {"method.root_distance": True},
         "D a constant 1: the gate alone": _CONSTANT_D,
-        "kernel product": {"method.kernel": "product"},
-        "kernel prior": {"method.kernel": "prior"},
-        "statistic U": {"method.statistic": "U"},
-        "no squash": {"method.squash_distance": False},
+        **_OF_BOTH_READINGS,
     },
     "asintrovae,released": {
         "as it is": {},
@@ -66,21 +68,13 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "decoder's D a sum over dimensions": {"method.over_dims_decoder": "sum"},
         "annealing linear": {"method.kl_schedule": "linear"},
         "annealing constant, c = 0.5": {**_CONSTANT_KL, "method.kl_rate": 0.5},
-        "no annealing: KL and D both at full weight": _NO_ANNEALING,
-        "no warm-up": {"training.warmup_steps": 0},
         "decoder's KL of raw codes": {"method.squash_decoder_kl": False},
-        "D outside the exponential": {"method.distance_in": "loss"},
         "D outside, a mean over pairs": {"method.distance_in": "loss", "method.over_pairs_encoder": "mean"},
-        "D between real and fake": {"method.distance_pairs": "real_fake"},
-        "root of D": {"method.root_distance": True},
         "D a constant, 1 a pair: the gate alone": _CONSTANT_D,
         "D a constant 1: the gate alone": {**_CONSTANT_D, "method.over_pairs_encoder": "mean"},
-        "kernel product": {"method.kernel": "product"},
         "kernel product, bandwidth 1": {"method.kernel": "product", "method.bandwidth": 1.0},
-        "kernel prior": {"method.kernel": "prior"},
-        "statistic U": {"method.statistic": "U"},
-        "no squash": {"method.squash_distance": False},
         "re-decodings at full weight": {"method.gamma_r": 1.0},
+        **_OF_BOTH_READINGS,
     },
     "asintrovae,recommended": {
         "as it is": {},

@@ -93,7 +93,7 @@ def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out:
         partial = "" if number == all_of_them else f" (partial: {number} of {all_of_them} runs)"
         labels = ["distance of the clouds"] * len(between) + ["step"] * (len(panels) - len(between))
         title = f"slope by the codes' distance, and norm of the gradient by the decoder{partial}"
-        write_picture(picture, courses_sheet(_floored(panels), labels, title))
+        write_picture(picture, courses_sheet(_floored(panels), labels, title, columns=len(PAIRS)))
         values = {name: _values(courses) for name, courses in between.items()}
         write_json(file, {"command": command, "clouds": values, "runs": list(runs.values())})
 
