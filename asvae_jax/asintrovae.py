@@ -56,7 +56,7 @@ def asintrovae(config: Config) -> Method:
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, alpha=alpha, w_exp=setting.w_exp,
         )  # fmt: skip
-        # Not its weight, which differs between the members of a sweep.
+        # The time and not the weight tells, as that is a traced number in a sweep.
         if setting.slope_until:
             # The directions need only be independent of the real images, as the fake stream's noise is.
             terms["slope"] = _slope_term(

@@ -1,5 +1,6 @@
 """The checkpoint that was best so far, kept apart from the newest ones."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ class _Judged(NamedTuple):
 _NONE = _Judged("", -math.inf)
 
 
-class BestCheckpoint:
+class BestCheckpoint(contextlib.AbstractContextManager):
     """Keeps in `folder` the state whose figure `config.evaluation.best` was best; that figure lies in its meta data, so
     that a run which goes on knows it. A figure that is not a number is never best, and one by other features or of
     another number of images, which has another name, cannot be compared: the new one is kept.
@@ -33,13 +34,11 @@ class BestCheckpoint:
     Args:
       folder: where it is kept.
       config: the run's.
-      first_step: where the run goes on from: what was best later than that is void.
     """
 
-    def __init__(self, folder: Path, config: Config, first_step: int):
+    def __init__(self, folder: Path, config: Config):
         self._config, self._figure = config, config.evaluation.best
         self._store = CheckpointStore(folder, _KEEP_ONE)
-        self._store.set_aside_after(first_step)
         self._best = _NONE
         for step in self._store.steps():
             self._best = self._judged(self._stored_figures(step))
@@ -51,6 +50,8 @@ class BestCheckpoint:
         if offered == _NONE or (comparable and offered.merit <= self._best.merit):
             return False
         self._best = offered
+        # A run whose newest checkpoint is damaged goes back, maybe to before what was best so far.
+        self._store.set_aside_after(int(state.step) - 1)
         self._store.save(state, statistics, self._config, figures)
         self._store.wait()
         return True
@@ -67,6 +68,6 @@ class BestCheckpoint:
         except CheckpointError:  # whatever comes next is better than what cannot be read
             return {}
 
-    def close(self) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Frees the store."""
-        self._store.__exit__(None)
+        self._store.__exit__(*error)

@@ -87,7 +87,6 @@ class CheckpointStore:
         meta = {
             "layout": LAYOUT,
             "step": step,
-            "data_position": step,
             "config": config.to_dict(),
             "versions": versions(),
             "commit": commit(),
@@ -185,11 +184,11 @@ class CheckpointStore:
             raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line(error)}.") from error
 
     def set_aside_after(self, step: int) -> None:
-        """Renames the (damaged) steps later than `step` to `damaged-N`: training will write those steps anew, and
-        Orbax would refuse to."""
+        """Renames the steps later than `step` to `set-aside-N`: training will write those steps anew, and Orbax would
+        refuse to."""
         for later in [s for s in self.steps() if s > step]:
             if jax.process_index() == 0:
-                target = self.folder / f"damaged-{later}"
+                target = self.folder / f"set-aside-{later}"
                 shutil.rmtree(target, ignore_errors=True)
                 (self.folder / str(later)).rename(target)
         if jax.process_count() > 1:

@@ -20,6 +20,8 @@ from asvae_jax.settings import (
     FolderData,
     ImageData,
     ImageEvaluation,
+    MlpModel,
+    Optimizer,
     SIntroVae,
     WganGp,
 )
@@ -31,13 +33,23 @@ def check(config: Config) -> None:
     Raises:
       ConfigError: for the first setting that is out of its range or goes with no other.
     """
-    method, model, data, training = config.method, config.model, config.data, config.training
-    optimizer, ema, checkpoint = config.optimizer, config.ema, config.checkpoint
-    evaluation = config.evaluation
+    _check_signs(config)
+    _check_model(config.model)
+    if isinstance(config.data, ImageData):
+        check_images(config.data)
+    _check_scale(config)
+    _check_optimizer(config.optimizer, config.training.steps)
+    _check_steps(config)
+    _check_evaluation(config)
+    _check_method(config)
 
+
+def _check_signs(config: Config) -> None:
+    method, optimizer, training = config.method, config.optimizer, config.training
+    checkpoint, ema, evaluation = config.checkpoint, config.ema, config.evaluation
     positive = {
-        "data.batch_size": data.batch_size, "model.latent_dim": model.latent_dim, "training.steps": training.steps,
-        "training.steps_per_dispatch": training.steps_per_dispatch,
+        "data.batch_size": config.data.batch_size, "model.latent_dim": config.model.latent_dim,
+        "training.steps": training.steps, "training.steps_per_dispatch": training.steps_per_dispatch,
         "training.log_every_steps": training.log_every_steps,
         "training.max_skipped_steps": training.max_skipped_steps, "checkpoint.every_steps": checkpoint.every_steps,
         "checkpoint.keep_last": checkpoint.keep_last, "ema.half_life_images": ema.half_life_images,
@@ -56,20 +68,17 @@ def check(config: Config) -> None:
         _require(value >= 0, f"{path} must not be negative, got {value}.")
     _require(config.seed < SEED_LIMIT, f"seed must be below 2**32, got {config.seed}.")
 
+
+def _check_model(model: ConvModel | MlpModel) -> None:
     widths = model.channels if isinstance(model, ConvModel) else model.widths
     _require(len(widths) > 0 and min(widths) > 0, f"model needs at least one layer of positive width, got {widths}.")
     low_high = model.logvar_range
     _require(
         len(low_high) == 2 and low_high[0] < low_high[1], f"model.logvar_range must be (low, high), got {low_high}."
     )
-    if isinstance(data, ImageData):
-        check_images(data)
-    if isinstance(data, FolderData):
-        _check_scale(config)
-    _require(
-        training.warmup_steps < training.steps,
-        f"training.warmup_steps={training.warmup_steps} leaves nothing of training.steps={training.steps}.",
-    )
+
+
+def _check_optimizer(optimizer: Optimizer, steps: int) -> None:
     for path, value in {"optimizer.b1": optimizer.b1, "optimizer.b2": optimizer.b2}.items():
         _require(0 <= value < 1, f"{path} must lie in [0, 1), got {value}.")
     _require(
@@ -97,9 +106,17 @@ def check(config: Config) -> None:
     )
     for step in optimizer.milestone_steps:
         _require(
-            0 < step < training.steps,
-            f"optimizer.milestone_steps has {step}, which never acts in training.steps={training.steps}; remove it.",
+            0 < step < steps,
+            f"optimizer.milestone_steps has {step}, which never acts in training.steps={steps}; remove it.",
         )
+
+
+def _check_steps(config: Config) -> None:
+    training, checkpoint, evaluation = config.training, config.checkpoint, config.evaluation
+    _require(
+        training.warmup_steps < training.steps,
+        f"training.warmup_steps={training.warmup_steps} leaves nothing of training.steps={training.steps}.",
+    )
     multiples = {
         "training.steps": training.steps, "training.warmup_steps": training.warmup_steps,
         "training.log_every_steps": training.log_every_steps, "checkpoint.every_steps": checkpoint.every_steps,
@@ -114,98 +131,106 @@ def check(config: Config) -> None:
         "evaluation.every_steps": evaluation.every_steps,
     }.items():
         _require(value % every == 0, f"{path}={value} must be a multiple of checkpoint.every_steps={every}.")
-    _check_evaluation(config)
+
+
+def _check_method(config: Config) -> None:
+    method = config.method
     if isinstance(method, WganGp):
-        _require(training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
+        _require(config.training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
         _require(method.critic_steps > 0, "method.critic_steps must be positive.")
     if isinstance(method, SIntroVae | AsIntroVae):
-        _require(method.alpha > 0, "method.alpha must be positive.")
+        _require(method.alpha > 0, f"method.alpha must be positive, got {method.alpha}.")
     if isinstance(method, AsIntroVae):
+        _check_asintrovae(method, config.data.batch_size)
+
+
+def _check_asintrovae(method: AsIntroVae, batch_size: int) -> None:
+    _require(
+        method.kernel in ("product", "means") or method.bandwidth == 0,
+        f"method.bandwidth={method.bandwidth} belongs to kernel='product' or 'means'; set it to 0 for "
+        f"{method.kernel!r}.",
+    )
+    _require(
+        method.kernel != "means" or method.bandwidth > 0,
+        f"method.kernel='means' needs a positive method.bandwidth, got {method.bandwidth}.",
+    )
+    _require(
+        method.kernel != "constant" or not method.means_bandwidths,
+        f"method.means_bandwidths={method.means_bandwidths} stand beside a D that measures; set them to () for "
+        "kernel='constant'.",
+    )
+    _require(
+        all(h2 > 0 for h2 in method.means_bandwidths),
+        f"method.means_bandwidths={method.means_bandwidths} must be positive.",
+    )
+    _require(
+        0 <= method.late_from <= 0.5,
+        f"method.late_from={method.late_from} is the share of training.steps after which the late game begins; "
+        "must lie in [0, 0.5].",
+    )
+    _require(
+        method.late_alpha_factor > 0,
+        f"method.late_alpha_factor={method.late_alpha_factor} multiplies method.alpha; must be positive.",
+    )
+    _require(
+        method.w_exp > 0,
+        f"method.w_exp={method.w_exp} weighs the exponential, without which nothing parts real from fake images; "
+        "must be positive.",
+    )
+    _require(
+        method.late_w_enc_factor == 1 or method.w_enc > 0,
+        f"method.late_w_enc_factor={method.late_w_enc_factor} has nothing to multiply if w_enc=0; set it to 1.",
+    )
+    for factor in ("late_alpha_factor", "late_w_enc_factor"):
+        value = getattr(method, factor)
         _require(
-            method.kernel in ("product", "means") or method.bandwidth == 0,
-            f"method.bandwidth={method.bandwidth} belongs to kernel='product' or 'means'; set it to 0 for "
-            f"{method.kernel!r}.",
+            bool(method.late_from) or value == 1,
+            f"method.{factor}={value} belongs to a late game; set it to 1, or method.late_from to when it begins.",
         )
-        _require(
-            method.kernel != "means" or method.bandwidth > 0, "method.kernel='means' needs a positive method.bandwidth."
-        )
-        _require(
-            method.kernel != "constant" or not method.means_bandwidths,
-            f"method.means_bandwidths={method.means_bandwidths} stand beside a D that measures; set them to () for "
-            "kernel='constant'.",
-        )
-        _require(
-            all(h2 > 0 for h2 in method.means_bandwidths),
-            f"method.means_bandwidths={method.means_bandwidths} must be positive.",
-        )
-        _require(
-            0 <= method.late_from <= 0.5,
-            f"method.late_from={method.late_from} is the share of training.steps after which the late game begins; "
-            "must lie in [0, 0.5].",
-        )
-        _require(
-            method.late_alpha_factor > 0,
-            f"method.late_alpha_factor={method.late_alpha_factor} multiplies method.alpha; must be positive.",
-        )
-        _require(
-            method.w_exp > 0,
-            f"method.w_exp={method.w_exp} weighs the exponential, without which nothing parts real from fake images; "
-            "must be positive.",
-        )
-        _require(
-            method.late_w_enc_factor == 1 or method.w_enc > 0,
-            f"method.late_w_enc_factor={method.late_w_enc_factor} has nothing to multiply if w_enc=0; set it to 1.",
-        )
-        for factor in ("late_alpha_factor", "late_w_enc_factor"):
-            value = getattr(method, factor)
-            _require(
-                bool(method.late_from) or value == 1,
-                f"method.{factor}={value} belongs to a late game; set it to 1, or method.late_from to when it begins.",
-            )
-        _require(
-            method.distance_in != "loss_then_exponent" or bool(method.late_from),
-            f"method.distance_in={method.distance_in} moves D into the exponent as the late game comes; set "
-            "method.late_from to when it begins.",
-        )
-        _require(
-            not method.late_from
-            or bool(method.means_bandwidths)
-            or not method.late_alpha_factor == method.late_w_enc_factor == 1
-            or method.distance_in == "loss_then_exponent",
-            f"method.late_from={method.late_from} begins a late game in which nothing changes; set it to 0, or give "
-            "method.means_bandwidths, another method.late_alpha_factor or late_w_enc_factor than 1, or "
-            "method.distance_in=loss_then_exponent.",
-        )
-        _require(
-            method.kl_schedule != "constant" or method.kl_rate <= 1,
-            f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
-        )
-        _require(
-            method.kl_schedule != "none" or method.kl_rate == 0,
-            f"method.kl_rate={method.kl_rate} has nothing to anneal if kl_schedule='none'; set it to 0.",
-        )
-        _require(
-            0 < method.slope_until <= 1 if method.slope_weight else method.slope_until == 0,
-            f"method.slope_until={method.slope_until} is the share of training.steps over which method.slope_weight="
-            f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
-        )
-        _require(
-            method.w_dec_growth == 1 or method.w_dec > 0,
-            f"method.w_dec_growth={method.w_dec_growth} has nothing to multiply if w_dec=0; set it to 1.",
-        )
-        _require(
-            not (method.balance_pulls and method.kernel == "constant"),
-            "method.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False.",
-        )
-        _require(
-            not method.balance_pulls or method.over_pairs_decoder == "mean",
-            "method.balance_pulls weighs D by its pull, whatever its size; over_pairs_decoder='sum' would change "
-            "nothing. Set it to 'mean'.",
-        )
-        _require(
-            method.statistic == "V" or data.batch_size >= 2,
-            "method.statistic='U' needs a batch of at least two; use 'V'.",
-        )
+    _require(
+        method.distance_in != "loss_then_exponent" or bool(method.late_from),
+        f"method.distance_in={method.distance_in} moves D into the exponent as the late game comes; set "
+        "method.late_from to when it begins.",
+    )
+    _require(
+        not method.late_from
+        or bool(method.means_bandwidths)
+        or not method.late_alpha_factor == method.late_w_enc_factor == 1
+        or method.distance_in == "loss_then_exponent",
+        f"method.late_from={method.late_from} begins a late game in which nothing changes; set it to 0, or give "
+        "method.means_bandwidths, another method.late_alpha_factor or late_w_enc_factor than 1, or "
+        "method.distance_in=loss_then_exponent.",
+    )
+    _require(
+        method.kl_schedule != "constant" or method.kl_rate <= 1,
+        f"method.kl_rate={method.kl_rate} is the KL weight itself if kl_schedule='constant'; must lie in [0, 1].",
+    )
+    _require(
+        method.kl_schedule != "none" or method.kl_rate == 0,
+        f"method.kl_rate={method.kl_rate} has nothing to anneal if kl_schedule='none'; set it to 0.",
+    )
+    _require(
+        0 < method.slope_until <= 1 if method.slope_weight else method.slope_until == 0,
+        f"method.slope_until={method.slope_until} is the share of training.steps over which method.slope_weight="
+        f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
+    )
+    _require(
+        method.w_dec_growth == 1 or method.w_dec > 0,
+        f"method.w_dec_growth={method.w_dec_growth} has nothing to multiply if w_dec=0; set it to 1.",
+    )
+    _require(
+        not (method.balance_pulls and method.kernel == "constant"),
+        "method.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False.",
+    )
+    _require(
+        not method.balance_pulls or method.over_pairs_decoder == "mean",
+        "method.balance_pulls weighs D by its pull, whatever its size; over_pairs_decoder='sum' would change "
+        "nothing. Set it to 'mean'.",
+    )
+    _require(
+        method.statistic == "V" or batch_size >= 2,
+        "method.statistic='U' needs a batch of at least two; use 'V'.",
+    )
 
 
 def _check_evaluation(config: Config) -> None:
@@ -286,7 +311,7 @@ def check_shape(shape: tuple[int, ...], path: str) -> None:
 
 
 def _check_scale(config: Config) -> None:
-    """Where the shape is free it may be set without the size of a pixel, which a VAE warm-up has from it."""
+    """A VAE warm-up has the size of a pixel from the shape; the method's must be the same."""
     scale, pixel = getattr(config.method, "scale", None), 1 / math.prod(config.example_shape)
     _require(
         scale is None or math.isclose(scale, pixel, rel_tol=1e-3),

@@ -138,14 +138,21 @@ def load_file(argument: str) -> ConfigDict:
 
 
 def check_overrides(config: ConfigDict, paths: Iterable[str]) -> None:
-    """Raises a ConfigError for a dotted path that is no setting of `config`."""
+    """Raises a ConfigError for a dotted path that is no setting of `config`, or one that brings others with it."""
     for path in paths:
+        if path == "method.name":
+            raise ConfigError(
+                "method.name brings other settings with it: choose the method by a word after the config file's name, "
+                "as in --config=configs/8gaussians.py:sintrovae."
+            )
         section: Any = config
         for depth, key in enumerate(path.split(".")):
-            if not isinstance(section, ConfigDict) or key not in section:
-                parent = ".".join(path.split(".")[:depth])
+            parent = ".".join(path.split(".")[:depth])
+            if not isinstance(section, ConfigDict):
+                raise ConfigError(f"{path} is no setting: {parent} is a value and not a section; set {parent} itself.")
+            if key not in section:
                 owner = f" of method {section.name!r}" if parent == "method" else ""
-                _unknown(f"{path} is no setting{owner}", key, list(section) if isinstance(section, ConfigDict) else [])
+                _unknown(f"{path} is no setting{owner}", key, section)
             section = section[key]
 
 

@@ -1,13 +1,13 @@
 """The Adversarial Similarity Distance of AS-IntroVAE (arXiv 2206.13903, Eqs. 5-8): how far two batches of codes lie
 apart.
 
-`D = mean k(p, p) + mean k(q, q) - 2 mean k(p, q)` over all pairs is the squared L2 distance between the two batch
-mixtures. Three ways to compute it, one value:
+`D = mean k(p, p) + mean k(q, q) - 2 mean k(p, q)` over all pairs is for `product` the squared L2 distance between the
+two batch mixtures, for `per_dim` that between their marginals, times sqrt(2 pi). Three ways to compute it, one value:
 
 - `pairwise`: the definition, O(N * M * Z) memory; the yardstick of the tests and the choice for small batches;
 - `tiled`: the same pairs in tiles that the backward pass computes again, O(tile^2 * Z + (N + M) * Z) memory;
-- `grid`: for the per-dimension kernel the mixtures' densities are squared and summed on a uniform grid, O((N + M) *
-  Z) memory and no pairs at all: non-negative by construction.
+- `grid`: for the per-dimension kernel the difference of the marginals' densities is squared and summed on a uniform
+  grid, O((N + M) * Z) memory and no pairs at all: non-negative by construction.
 """
 
 import math
@@ -271,6 +271,9 @@ def _checked_bandwidths(kernel: str, bandwidth: float | tuple[float, ...]) -> tu
     bandwidths = bandwidth if isinstance(bandwidth, tuple) else (bandwidth,)
     if kernel not in ("product", "means") and any(bandwidths):
         raise ValueError(f"bandwidth={bandwidth} belongs to kernel='product' or 'means'; kernel={kernel!r} has none.")
+    # A traced one, of a sweep, has no value yet.
+    if any(isinstance(h2, int | float) and h2 < 0 for h2 in bandwidths):
+        raise ValueError(f"bandwidth={bandwidth} is added to variances and must not be negative.")
     if kernel == "means" and not (bandwidths and min(bandwidths) > 0):
         raise ValueError(f"kernel='means' needs a positive bandwidth, got {bandwidth}.")
     if kernel != "means" and len(bandwidths) != 1:

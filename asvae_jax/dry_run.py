@@ -1,4 +1,4 @@
-"""What a training would need and do, without doing it."""
+"""What a training would need and do, without training."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from clu import parameter_overview
 from asvae_jax import distributed, update
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.evaluation import Evaluator
+from asvae_jax.files import gib
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.settings import Config, ImageEvaluation
 from asvae_jax.start import check_length, check_same_run
@@ -15,8 +16,9 @@ from asvae_jax.training_data import TrainingData, program_memory
 
 
 def dry_run(config: Config, workdir: Path) -> str:
-    """Checks what training needs - data, devices, the step itself - and returns the plan as text; nothing is trained
-    or written.
+    """Checks what training needs - data, devices, the step itself - and returns the plan as text. Nothing is trained,
+    and nothing written to `workdir`; data that training would prepare or copy from a bucket at first use are there
+    afterwards.
 
     Raises:
       ConfigError, DataError: as `train` would.
@@ -34,7 +36,7 @@ def dry_run(config: Config, workdir: Path) -> str:
         f"method      {config.method.name}, after {training.warmup_steps:,} warm-up steps of a plain VAE",
         f"parameters  encoder {counts['encoder']:,}, decoder {counts['decoder']:,}",
         f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}, {config.data.batch_size // mesh.size} each",
-        f"memory      {_gib(memory[0])} state and images, {_gib(memory[1])} temporaries a device",
+        f"memory      {gib(memory[0])} state and images, {gib(memory[1])} temporaries a device",
         f"plan        {training.steps:,} steps, a checkpoint every {config.checkpoint.every_steps:,}",
         f"evaluation  {_evaluation_plan(config)}",
         f"workdir     {workdir}: " + (f"would go on from step {stored[-1]:,}" if stored else "would start afresh"),
@@ -59,7 +61,3 @@ def _stored_steps(config: Config, workdir: Path) -> list[int]:
         if steps:
             check_length(config, workdir, steps[-1])
         return steps
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"

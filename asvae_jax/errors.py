@@ -26,19 +26,20 @@ class CheckpointError(RunError):
 
 
 class NotFiniteError(RunError):
-    """Training has met non-finite losses or gradients too often."""
+    """Training has met non-finite figures too often, or weights that are to be saved or calibrated are not finite."""
 
     exit_code = EXIT_NOT_FINITE
 
 
 class StorageError(RunError):
-    """A checkpoint could not be written."""
+    """Something could not be written, or what is stored could not be read, for want of space, of rights or of a
+    connection; what was saved stays as it is."""
 
     exit_code = EXIT_STORAGE
 
 
 class Preempted(RunError):
-    """Training was asked to stop and has saved its state."""
+    """Training or an evaluation was asked to stop; what training had reached is saved."""
 
     exit_code = EXIT_PREEMPTED
 

@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, whatever ends the writing, and files that one process holds at a time."""
+"""Files that are there whole or not at all, whatever ends the writing, and files that one process holds at a time;
+the size of files in words."""
 
 import contextlib
 import errno
@@ -23,6 +24,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
+
+
+def gib(size: int) -> str:
+    """A number of bytes in words, "1.50 GiB"."""
+    return f"{size / 2**30:.2f} GiB"
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-# Share of examples, of log-variances and of steps above which a warning is due.
+# Shares above which a warning is due, of fake images and of log-variances; of refused steps any is too many.
 _MOST = 0.5
 _SOME_CLAMPED = 0.01
 
@@ -24,7 +24,7 @@ def warnings(metrics: Mapping[str, float]) -> dict[str, str]:
     if metrics.get("saturated", 0) > _MOST:
         found["saturated"] = (
             f"The soft exponential is below 1e-6 for {metrics['saturated']:.0%} of the fake images, "
-            "which gives the encoder no gradient. Lower method.b_neg."
+            "which leaves the encoder no gradient through it. Lower method.b_neg."
         )
     if metrics.get("active_units", 1) == 0:
         found["active_units"] = (

@@ -61,8 +61,8 @@ def annealed_kl_weight(
       step: counted from 0 over all training steps, a VAE warm-up included.
       total_steps: T.
       schedule: `linear` is min(rate * step / T, 1) (the paper), `tanh` is tanh(rate * step / T) (the released code;
-        it never quite reaches 1), `constant` is min(rate, 1) at every step, `none` is 1:
-        nothing is annealed, and D has the weight 1 as well.
+        it never quite reaches 1), `constant` is min(rate, 1) at every step, `none` is 1: nothing is annealed, and D
+        is to be given a `distance_weight` of 1 as well.
       rate: 5 in the paper.
 
     Returns:
@@ -392,7 +392,8 @@ def squared_slope(means: Callable[[jax.Array], jax.Array], images: jax.Array, di
     of learnt features.
 
     Args:
-      means: images [B, ...] -> means of codes [B, Z], each a function of its own image alone.
+      means: images [B, ...] -> means of codes [B, Z]; with batch norm an image's slope takes in its effect on the
+        others' codes.
       images: [B, ...].
       directions: v [B, Z].
 

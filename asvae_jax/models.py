@@ -210,7 +210,7 @@ class Networks(NamedTuple):
         return _apply(self.encoder, params, images, statistics)
 
     def decode(self, params: Params, z: jax.Array, statistics: Statistics | None = None) -> jax.Array:
-        """Images [B, ...] of codes [B, Z]; about [0, 1], not clipped."""
+        """Images [B, ...] of codes [B, Z]; about in `data.value_range`, not clipped."""
         return _apply(self.decoder, params, z, statistics)
 
     def critic(self, params: Params, images: jax.Array) -> jax.Array:

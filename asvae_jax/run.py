@@ -71,6 +71,8 @@ def load_run(path: str | Path, step: int | Literal["latest", "best"] = "latest")
 def _read(folder: Path, step: int | Literal["latest", "best"]) -> tuple[dict[str, Any], dict[str, Any]]:
     with CheckpointStore(folder / CHECKPOINTS) as store:
         if isinstance(step, int):
+            if step not in (stored := store.steps()):
+                raise CheckpointError(f"{store.folder} holds no step {step}; choose one of {stored}.")
             return store.read(step, _inference_templates)
         if found := store.read_newest(_inference_templates):
             return found

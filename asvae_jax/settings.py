@@ -1,7 +1,7 @@
 """What a run depends on, as typed dataclasses.
 
 They hold no defaults: a config file (with `asvae_jax.presets`) gives every value. What a method never uses has no
-field to go to, so that setting it is an error.
+field to go to, so that setting it is an error; of values that contradict each other `asvae_jax.checks` tells.
 """
 
 import dataclasses
@@ -337,7 +337,7 @@ class Config:
         return self.evaluation.samples if isinstance(self.evaluation, ToyEvaluation) else self.evaluation.batch_size
 
     def warmup(self) -> "Config":
-        """The plain VAE that a method starts with, in the same units (per pixel) as all others."""
+        """The plain VAE that a method starts with; its losses are per pixel."""
         b_rec, b_kl = self.method.b_rec, self.method.b_kl  # type: ignore[union-attr]
         setting = Vae(name="vae", b_rec=b_rec, b_kl=b_kl, scale=1 / math.prod(self.example_shape))
         return dataclasses.replace(self, method=setting)

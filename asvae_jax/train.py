@@ -79,7 +79,7 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
         progress = Progress(config, first_step)
         sheets_every = _sheets_every(config)
         profiling = closing.enter_context(Profiling(workdir if profile else None))
-        best = closing.enter_context(_best_checkpoint(config, workdir, first_step))
+        best = closing.enter_context(_best_checkpoint(config, workdir))
         stop = stop or closing.enter_context(distributed.StopRequest())
         per_dispatch, batches = config.training.steps_per_dispatch, data.batches(first_step)
         while step < config.training.steps:
@@ -107,6 +107,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
                 result = evaluator.evaluate(run, weights=("ema",), poll=partial(_stop_if, stop, store, step))
                 _report_evaluation(result, writers)
                 if best:
+                    # Whatever is called best is of a step that the run has behind it for good.
+                    store.wait()
                     best.offer(state, statistics, result["ema"])
 
         # The last checkpoint must be on disk before anyone hears of success.
@@ -148,11 +150,11 @@ def _stop(store: CheckpointStore, step: int) -> NoReturn:
     raise Preempted(f"Stopped at step {step:,} as asked; the state is saved. Run the same command again to go on.")
 
 
-def _best_checkpoint(config: Config, workdir: Path, first_step: int) -> contextlib.AbstractContextManager:
+def _best_checkpoint(config: Config, workdir: Path) -> contextlib.AbstractContextManager:
     """Of a BestCheckpoint, or of None if none is to be kept."""
     if config.evaluation.best == "none":
         return contextlib.nullcontext()
-    return contextlib.closing(BestCheckpoint(workdir / BEST, config, first_step))
+    return BestCheckpoint(workdir / BEST, config)
 
 
 def _report_evaluation(result: dict[str, Any], writers: Writers) -> None:

@@ -19,7 +19,7 @@ from asvae_jax.config import resolve
 from asvae_jax.data.toys import mode_centres
 from asvae_jax.distributed import make_mesh
 from asvae_jax.dry_run import dry_run
-from asvae_jax.errors import CheckpointError, ConfigError
+from asvae_jax.errors import CheckpointError, ConfigError, NotFiniteError
 from asvae_jax.evaluation import evaluate
 from asvae_jax.run import BEST, CHECKPOINTS, Run, load_run
 from asvae_jax.settings import TOY_LIMITS, Config
@@ -67,14 +67,11 @@ def steps_kept(folder: Path) -> list[int]:
 
 def offered(folder: Path, config: Config, state, figures: list[dict[str, float]], first_step: int = 0) -> list[bool]:
     """Which of several steps' figures were found better than all before."""
-    best = BestCheckpoint(folder, config, first_step)
-    try:
+    with BestCheckpoint(folder, config) as best:
         return [
             best.offer(state._replace(step=state.step + first_step + 1 + step), {}, values)
             for step, values in enumerate(figures)
         ]
-    finally:
-        best.close()
 
 
 @pytest.mark.parametrize(
@@ -132,12 +129,25 @@ def test_best_of_before_is_remembered(toy_state, tmp_path):
     assert steps_kept(tmp_path) == [5]
 
 
-def test_best_later_than_where_a_run_goes_on_is_set_aside(toy_state, tmp_path):
+def test_best_later_than_where_a_run_goes_on_is_kept_until_a_better_one(toy_state, tmp_path):
     config, state = toy_state
-    assert offered(tmp_path, config, state, [{"kl": 3.0}, {"kl": 2.0}]) == [True, True]
-    assert offered(tmp_path, config, state, [{"kl": 9.0}], first_step=1) == [True]
+    assert offered(tmp_path, config, state, [{"kl": 3.0}, {"kl": 9.0}, {"kl": 2.0}]) == [True, False, True]
+    assert offered(tmp_path, config, state, [{"kl": 9.0}, {"kl": 2.0}], first_step=1) == [False, False]
+    assert steps_kept(tmp_path) == [3]
+    assert offered(tmp_path, config, state, [{"kl": 1.0}], first_step=1) == [True]
     assert steps_kept(tmp_path) == [2]
-    assert (tmp_path / "damaged-2").is_dir()
+    assert (tmp_path / "set-aside-3").is_dir()
+
+
+def test_an_error_on_the_way_is_not_hidden_by_one_of_closing(toy_state, tmp_path, monkeypatch):
+    config, _ = toy_state
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with pytest.raises(NotFiniteError), BestCheckpoint(tmp_path, config) as best:
+        monkeypatch.setattr(best._store._manager, "close", full)
+        raise NotFiniteError("of training")
 
 
 def test_another_question_judges_the_kept_one_by_its_own_figure(toy_state, tmp_path):

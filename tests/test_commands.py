@@ -171,6 +171,8 @@ def test_path_that_is_no_run_is_refused(image_run, tmp_path, capsys):
 
 def test_step_that_was_not_kept_is_refused(image_run, capsys):
     refusal(capsys, "sample", image_run.folder / "checkpoints" / "3")
+    said = refusal(capsys, "sample", image_run.folder, "--step", 3)
+    assert re.search(r"holds no step 3; choose one of \[.*4.*\]", said)
 
 
 def test_out_in_no_folder_is_refused(image_run, tmp_path, capsys):
@@ -242,6 +244,8 @@ MISTAKES = {
     "key": ([f"{DIGITS}:tiny", "--config.trainin.steps=5"], "'training'"),
     "key of a section": ([f"{DIGITS}:tiny", "--config.training.step=5"], "'steps'"),
     "key of another method": ([f"{DIGITS}:vae,tiny", "--config.method.b_neg=5"], "method 'vae'"),
+    "key of a value": ([f"{DIGITS}:tiny", "--config.seed.first=1"], "seed is a value and not a section"),
+    "method": ([f"{DIGITS}:tiny", "--config.method.name=vae"], "by a word after the config file's name"),
     "value": ([f"{DIGITS}:tiny", "--config.training.steps=many"], "many"),
     "word for a value": ([f"{DIGITS}:tiny", "--config.model.norm=bach"], "'batch'"),
     "value out of range": ([f"{DIGITS}:tiny", "--config.training.steps=-4"], "training.steps must be positive"),

@@ -142,7 +142,7 @@ def test_set_aside_steps_can_be_written_again(tmp_path):
     store.set_aside_after(1)
     assert store.steps() == [1]
     # Not deleted: somebody may want to look.
-    assert (tmp_path / "damaged-2").is_dir() and (tmp_path / "damaged-3").is_dir()
+    assert (tmp_path / "set-aside-2").is_dir() and (tmp_path / "set-aside-3").is_dir()
     for step in (2, 3):
         store.save(some_state(TOY, step)._replace(params=some_state(TOY, 50).params), {}, TOY)
         store.wait()

@@ -375,6 +375,8 @@ def test_batch_over_four_devices_equals_one_device(form):
         (dict(method="fast"), "method must be one of auto, pairwise, tiled, grid; got 'fast'"),
         (dict(bandwidth=0.5), "bandwidth=0.5 belongs to kernel='product' or 'means'; kernel='per_dim' has none"),
         (dict(bandwidth=0.5, kernel="prior"), "belongs to kernel='product' or 'means'; kernel='prior' has none"),
+        (dict(kernel="product", bandwidth=-1.0), "bandwidth=-1.0 is added to variances and must not be negative"),
+        (dict(kernel="means", bandwidth=(0.1, -0.1)), r"bandwidth=\(0\.1, -0\.1\) .* must not be negative"),
         (dict(kernel="means"), "kernel='means' needs a positive bandwidth, got 0.0"),
         (dict(kernel="means", bandwidth=(0.1, 0.0)), r"kernel='means' needs a positive bandwidth, got \(0\.1, 0\.0\)"),
         (dict(kernel="means", bandwidth=()), r"kernel='means' needs a positive bandwidth, got \(\)"),

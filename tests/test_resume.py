@@ -128,7 +128,7 @@ def test_damaged_newest_checkpoint_is_passed_over_loudly_and_written_again(strai
     messages = [record.message for record in package_log.records]
     assert any("CHECKPOINT DAMAGED" in message and "step 8" in message for message in messages)
     assert any("Going on from step 4 of 12" in message for message in messages)
-    assert steps_of(folder) == [4, 8, 12] and (folder / CHECKPOINTS / "damaged-8").is_dir()
+    assert steps_of(folder) == [4, 8, 12] and (folder / CHECKPOINTS / "set-aside-8").is_dir()
     for step in (8, 12):
         assert_bit_equal(stored(folder, step), stored(straight.folder, step))
     assert [record["step"] for record in records(folder)] == list(range(1, STEPS + 1))

@@ -10,8 +10,8 @@ _FLIP_STREAM = 0xF11B
 
 
 def training_images(data: ImageData, pixels: jax.Array, key: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
-    """What a network sees of a batch, float32 [B, H, W, C] in `data.value_range`, from uint8 pixels: scaled, and half
-    of them mirrored if `data.flip`, which ones by the run's key and the step alone."""
+    """What a network sees of a batch, float32 [B, H, W, C] in `data.value_range`, from uint8 pixels: scaled, and
+    each mirrored with probability 1/2 if `data.flip`, which ones by the run's key and the step alone."""
     if data.flip:
         key = jax.random.fold_in(jax.random.fold_in(key, _FLIP_STREAM), step)
         mirrored = jax.random.bernoulli(key, shape=(pixels.shape[0],))

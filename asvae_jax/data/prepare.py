@@ -24,7 +24,7 @@ from asvae_jax.data.folder import ImageFolder
 from asvae_jax.data.packaged import Digits, Faces25, Mnist5k, Photos
 from asvae_jax.data.published import CelebA, CelebAHQ, Cifar10, Mnist, OxfordBuildings
 from asvae_jax.errors import DataError, StorageError, first_line
-from asvae_jax.files import held
+from asvae_jax.files import gib, held
 from asvae_jax.settings import IMAGE_SETS, ImageData
 
 _log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ def _require_room(builder: PreparedImages, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if builder.FILES and free < _needed(builder):
         raise StorageError(
-            f"{builder.data.name} needs {_gib(_needed(builder))} in {folder}, where {_gib(free)} are free. "
+            f"{builder.data.name} needs {gib(_needed(builder))} in {folder}, where {gib(free)} are free. "
             "Make room or choose another --data-dir."
         )
 
@@ -278,7 +278,7 @@ def _fetch(builder: PreparedImages, data: ImageData) -> None:
             needed, free = sum(file.stat().length for file in files), shutil.disk_usage(local.parent).free
             if free < needed:
                 raise StorageError(
-                    f"{remote} takes {_gib(needed)}, and {_gib(free)} are free in {local.parent}. Make room or set "
+                    f"{remote} takes {gib(needed)}, and {gib(free)} are free in {local.parent}. Make room or set "
                     "XDG_CACHE_HOME to a folder on a larger disk."
                 )
             _log.info("Copying %s to %s", remote, local)
@@ -324,7 +324,3 @@ def _bucket_errors(data: ImageData) -> Iterator[None]:
         raise StorageError(
             f"{data.data_dir} cannot be used: {first_line(error)}. See to address and rights."
         ) from error
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"

@@ -13,6 +13,7 @@ from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.image_requests import METHODS, SEEDS, SETS, Request, has_encoder, title
 from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, read_records
 from asvae_jax.experiments.report import write_picture
+from asvae_jax.features.networks import is_figure
 from asvae_jax.figures import Course, courses_sheet, image_sheet
 from asvae_jax.run import SAMPLE_SEED, Run, decode, encode, load_run, reconstruct, sample_images
 
@@ -78,7 +79,7 @@ def course_panels(folders: Runs) -> dict[str, dict[str, Course]]:
     known = {name for of_method in logs.values() for records in of_method for record in records for name in record}
     panels = {}
     for figure, label in _COURSES.items():
-        name = next((name for name in sorted(known) if name == figure or name.startswith(f"{figure}_")), figure)
+        name = next((name for name in sorted(known) if is_figure(name, figure)), figure)
         courses = {method: course for method, of_method in logs.items() if (course := course_of(of_method, name))}
         if courses:
             panels[label.format(name=name.removeprefix("evaluation/"))] = courses

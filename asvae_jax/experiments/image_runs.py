@@ -17,6 +17,7 @@ from asvae_jax.distributed import StopRequest
 from asvae_jax.errors import ConfigError, DataError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
 from asvae_jax.experiments.image_requests import Cell, Request, stored_settings
+from asvae_jax.features.networks import is_figure
 from asvae_jax.presets import INCEPTION_FILE
 from asvae_jax.run import Weights, load_run
 from asvae_jax.settings import BY_FEATURES, Config, ImageData, ImageEvaluation
@@ -144,7 +145,7 @@ class ImageRuns:
             raise ConfigError(
                 f"{folder} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
             )
-        if self._by_features and not any(name.startswith("fid") for name in result[WEIGHTS]):
+        if self._by_features and not any(is_figure(name, "fid") for name in result[WEIGHTS]):
             return False
         return result["step"] >= config.training.steps and _is_measured(config, result)
 

@@ -11,6 +11,7 @@ from asvae_jax.comparison import Group
 from asvae_jax.experiments.image_requests import METHODS, PAPERS_SETS, SEEDS, SETS, Request, has_encoder, title
 from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, images_seen, training_seconds
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
+from asvae_jax.features.networks import is_figure
 from asvae_jax.metrics.intervals import with_interval
 
 
@@ -258,7 +259,7 @@ def _seconds(runs: ImageRuns, data: str, method: str) -> float:
 
 def _named(group: Group, figure: str) -> str | None:
     """The figure's whole name, "fid" may be "fid_digits_n1438", if all runs of the group have it."""
-    names = (name for name in group.results[0][WEIGHTS] if name == figure or name.startswith(f"{figure}_"))
+    names = (name for name in group.results[0][WEIGHTS] if is_figure(name, figure))
     return next((name for name in names if all(name in result[WEIGHTS] for result in group.results)), None)
 
 

@@ -16,7 +16,7 @@ _NORMAL = float(special.ndtri(0.975))
 
 
 class Interval(NamedTuple):
-    """95 % of such intervals hold what an unlimited number of images (or seeds) would give."""
+    """95 % of such intervals hold the expected figure: that of a run over draws of so many images, or over seeds."""
 
     low: float
     high: float
