@@ -33,18 +33,14 @@ def benchmark(config: Config) -> dict[str, Any]:
     compiled = data.lower_steps(config).compile()
     compile_seconds = time.perf_counter() - began
 
-    run_steps, state, per_dispatch = (
-        data.compiled_steps(config),
-        fresh_state(config, mesh),
-        config.training.steps_per_dispatch,
-    )
+    state, per_dispatch = fresh_state(config, mesh), config.training.steps_per_dispatch
     batches = data.batches(0)
-    state, _ = run_steps(state, *next(batches))
+    state, _ = compiled(state, *next(batches))
     jax.block_until_ready(state.params)
     seconds: list[float] = []
     while len(seconds) < _REPEATS and (len(seconds) < 3 or sum(seconds) < _AT_MOST_SECONDS):
         began = time.perf_counter()
-        state, _ = run_steps(state, *next(batches))
+        state, _ = compiled(state, *next(batches))
         jax.block_until_ready(state.params)
         seconds.append((time.perf_counter() - began) / per_dispatch)
     ceiling = _matrix_product_rate()

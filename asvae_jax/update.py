@@ -81,8 +81,9 @@ def init_state(config: Config | ConfigDict, key: jax.Array) -> TrainState:
 def make_update(config: Config | ConfigDict) -> Update:
     """One step of `config.method` (the warm-up's steps are those of `make_update(config.warmup())`).
 
-    The step is refused as a whole, on the device, if a loss or gradient of either network is not finite: parameters,
-    optimisers and average stay as they were, the step still counts, and `skipped` is 1 in the metrics.
+    The step is refused as a whole, on the device, if any of its metrics is not finite, losses and gradient norms among
+    them: parameters, optimisers and average stay as they were, the step still counts, and `skipped` is 1 in the
+    metrics.
 
     Returns:
       update(state, images, noise) -> (state, metrics): images [B, ...] float32; metrics are float32 scalars,

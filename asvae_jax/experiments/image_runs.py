@@ -186,7 +186,7 @@ def _is_measured(config: Config, result: dict[str, Any]) -> bool:
     return unchecked is None or unchecked == Path(wanted.reference_file).name
 
 
-def read_records(folder: Path) -> list[dict[str, float]]:
+def read_records(folder: Path) -> list[dict[str, Any]]:
     """What a run has logged, in order; a record has its "step". Those with "config" head what one process logged.
 
     Raises:
@@ -205,7 +205,7 @@ def training_seconds(folder: Path) -> float:
     seconds, step, batch_size = 0.0, 0.0, 0
     for record in read_records(folder):
         if "config" in record:
-            batch_size = record["config"]["data"]["batch_size"]  # type: ignore[index]
+            batch_size = record["config"]["data"]["batch_size"]
         elif "images_per_second" in record:
             seconds += (record["step"] - step) * batch_size / record["images_per_second"]
         step = record["step"]
