@@ -10,7 +10,13 @@ from training_runs import ROOT
 RESULTS = ROOT / "docs" / "results"
 
 
-@pytest.mark.parametrize("page", ["table1.md", "ablations.md", "paper-budget/ablations.md"])
+PAGES = [
+    "table1.md", "ablations.md", "paper-budget/ablations.md", "batch-64/table1.md", "batch-64/ablations.md",
+    "batch-512/table1.md",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_command_on_a_page_makes_it_again_of_stored_runs(page, capsys, monkeypatch, tmp_path):
     stored = RESULTS / page
     made = tmp_path / stored.relative_to(ROOT)
