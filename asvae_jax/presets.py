@@ -134,23 +134,24 @@ def toys(variant: str, *, name: str) -> ConfigDict:
     words = _Words(variant, extra=tuple(TABLE1_BETAS))
     betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
     batch_size = 512
-    # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
-    # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is weak.
-    # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls at the
-    # encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does the encoder
-    # tell a sample between modes from a real point. One that lasts from the start loses modes. Where modes lie apart
-    # the game is that of C1 whatever b_kl: the encoder's weight of D, its exponential and the bound on the slope go
-    # with KL's. Beside a light KL a greater weight of D leaves strays, beside a heavy one the game may break down with
-    # a smaller; and with an exponential of weight 1 the encoder is then content with next to no KL where samples are
-    # too many.
+    # Where modes lie apart the game is that of C1 whatever b_kl: the encoder's weight of D, its exponential and the
+    # bound on the slope go with KL's. Beside a light KL a greater weight of D leaves strays, beside a heavy one the
+    # game may break down with a smaller; and with an exponential of weight 1 the encoder is then content with next to
+    # no KL where samples are too many.
     apart = name in TOYS_WITH_MODES
+    stake = kl_to_c1(betas) if apart else 1.0
     # On 8 Gaussians the encoder gets ever faster, since the decoder may outrun it near the end. On 25, some of which
     # are found late, it leaves a few unfound then; it does harm on the checkerboard, and changes little elsewhere.
     encoder_factor, encoder_rise = (9.0, 1.0) if name == "8gaussians" else (3.0, 0.5)
-    stake = kl_to_c1(betas) if apart else 1.0
     recommended = _Recommended(
         method=dict(
-            w_enc=stake if apart else 2.5, w_dec=3.0, balance_pulls=True,
+            w_enc=stake if apart else 2.5,
+            # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is
+            # weak.
+            w_dec=3.0, balance_pulls=True,
+            # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls
+            # at the encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does
+            # the encoder tell a sample between modes from a real point. One that lasts from the start loses modes.
             means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25,
             w_exp=stake, slope_weight=1e-3 * stake, slope_until=0.5,
         ),
@@ -159,7 +160,9 @@ def toys(variant: str, *, name: str) -> ConfigDict:
             encoder_factor=encoder_factor, encoder_rise=encoder_rise,
         ),
     )  # fmt: skip
-    method = _method(words, betas, IntroVaeBetas(*betas, margin=5.0), recommended, scale=0.5, latent_dim=2)
+    # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
+    introvae = IntroVaeBetas(*betas, margin=5.0)
+    method = _method(words, betas, introvae, recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
         dict(
             seed=0,

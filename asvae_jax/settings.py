@@ -32,7 +32,9 @@ class IntroVae:
 
 @dataclasses.dataclass(frozen=True)
 class SIntroVae:
-    """`rec_target_gradient`: whether the encoder phase's err_rec also moves its target, the rec image."""
+    """Weights of reconstruction error, KL and the KL within the exponential, `scale` as in `Vae`; `alpha` is how fast
+    the exponential falls, `gamma_r` weighs the errors of re-decodings. `rec_target_gradient`: whether the encoder
+    phase's err_rec also moves its target, the rec image."""
 
     name: Literal["sintrovae"]
     b_rec: float
@@ -46,7 +48,21 @@ class SIntroVae:
 
 @dataclasses.dataclass(frozen=True)
 class AsIntroVae:
-    """S-IntroVAE's numbers, the annealing of the KL weight and the AS-Distance; see `docs/methods.md` for each."""
+    """S-IntroVAE's numbers, the annealing of the KL weight and the AS-Distance D; `docs/methods.md` has the equations.
+
+    - The weight of KL: `kl_schedule` and `kl_rate`, which is 5 in the paper, the weight itself (at most 1) if constant.
+    - How D is measured: `kernel`, `statistic`, `root_distance`, `squash_distance` and the reductions `over_pairs_...`
+      and, of `per_dim` alone, `over_dims_...`. `bandwidth` is h^2, in squared units of codes, 0 for none;
+      `means_bandwidths` are those of a second distance, of the codes' means, () for none.
+    - Where D stands: between `distance_pairs`; for the encoder within the exponent or in the loss, `distance_in`, with
+      the weight `w_enc`; for the decoder with `w_dec`, which grows to `w_dec_growth` of itself over the second half of
+      the steps. Both count beside a KL in nats; with `balance_pulls` that of the decoder is in proportion to the
+      gradients of KL and D.
+    - `w_exp` weighs the exponential. `late_from` (at most 0.5) is the share of the steps after which the second
+      distance comes in, `alpha` goes to `late_alpha_factor` and `w_enc` to `late_w_enc_factor` of itself.
+    - `slope_weight` bounds the slope of the codes and falls to nothing over the share `slope_until` of the steps.
+    - `squash_decoder_kl`: whether the decoder sees the KL of squashed codes.
+    """
 
     name: Literal["asintrovae"]
     b_rec: float
