@@ -37,7 +37,8 @@ def check(config: Config) -> None:
     _check_model(config.model)
     if isinstance(config.data, ImageData):
         check_images(config.data)
-    _check_scale(config)
+    if isinstance(config.data, FolderData):
+        _check_scale(config)
     _check_optimizer(config.optimizer, config.training.steps)
     _check_steps(config)
     _check_evaluation(config)
@@ -311,7 +312,7 @@ def check_shape(shape: tuple[int, ...], path: str) -> None:
 
 
 def _check_scale(config: Config) -> None:
-    """A VAE warm-up has the size of a pixel from the shape; the method's must be the same."""
+    """Where the shape is free it may be set without the size of a pixel, which goes with it."""
     scale, pixel = getattr(config.method, "scale", None), 1 / math.prod(config.example_shape)
     _require(
         scale is None or math.isclose(scale, pixel, rel_tol=1e-3),

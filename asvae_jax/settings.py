@@ -353,9 +353,10 @@ class Config:
         return self.evaluation.samples if isinstance(self.evaluation, ToyEvaluation) else self.evaluation.batch_size
 
     def warmup(self) -> "Config":
-        """The plain VAE that a method starts with; its losses are per pixel."""
+        """The plain VAE that a method starts with; its losses are per pixel, those of IntroVAE's warm-up too."""
         b_rec, b_kl = self.method.b_rec, self.method.b_kl  # type: ignore[union-attr]
-        setting = Vae(name="vae", b_rec=b_rec, b_kl=b_kl, scale=1 / math.prod(self.example_shape))
+        scale = getattr(self.method, "scale", 1 / math.prod(self.example_shape))
+        setting = Vae(name="vae", b_rec=b_rec, b_kl=b_kl, scale=scale)
         return dataclasses.replace(self, method=setting)
 
     def to_dict(self) -> dict[str, Any]:

@@ -280,16 +280,7 @@ def test_mistakes_in_the_data_section_are_named_with_their_remedy(name, changes,
         resolve(config)
 
 
-def test_scale_is_the_size_of_a_pixel_or_of_a_coordinate():
-    for name, scale in {"digits": 1 / 64, "8gaussians": 0.5}.items():
-        config = load_file(f"{ROOT}/configs/{name}.py:sintrovae,tiny")
-        assert resolve(config).method.scale == scale
-        config.method.scale = 1.0
-        with pytest.raises(ConfigError, match=rf"method\.scale=1\.0 is not the size of a pixel.*set it to {scale}"):
-            resolve(config)
-
-
-def test_scale_of_an_image_folder_goes_with_its_shape():
+def test_scale_of_an_image_folder_is_the_size_of_its_pixels():
     config = load_file(f"{ROOT}/configs/image_folder.py:sintrovae,tiny")
     config.data.shape = (16, 16, 3)
     with pytest.raises(ConfigError, match=r"method\.scale=2.03.* of data\.shape=\(16, 16, 3\); set it to 0\.00130208"):

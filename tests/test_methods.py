@@ -72,6 +72,10 @@ def test_warm_up_is_the_plain_vae_in_pixel_units():
     assert (setting.name, setting.b_rec, setting.b_kl, setting.scale) == ("vae", 0.2, 0.3, 0.5)
 
 
+def test_warm_up_has_the_scale_of_its_method():
+    assert toy_config("sintrovae", method__scale=0.3).warmup().method.scale == 0.3
+
+
 # Encoder phase
 
 
