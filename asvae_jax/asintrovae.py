@@ -48,13 +48,10 @@ def asintrovae(config: Config) -> Method:
         d = _in_sum(found, late)
         inside: dict[str, float | jax.Array] = {"exponent": 1.0, "loss": 0.0, "loss_then_exponent": late}
         w_inside = w_enc * inside[setting.distance_in]
-        if outside:
-            objective = partial(losses.asintrovae_outside_encoder_loss, w_enc=w_enc - w_inside, w_inside=w_inside)
-        else:
-            objective = partial(losses.asintrovae_encoder_loss, w_enc=w_enc)
-        loss, terms = objective(
+        loss, terms = losses.asintrovae_encoder_loss(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
-            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, alpha=alpha, w_exp=setting.w_exp,
+            b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=w_inside,
+            w_enc_outside=w_enc - w_inside if outside else None, alpha=alpha, w_exp=setting.w_exp,
         )  # fmt: skip
         # The time and not the weight tells, as that is a traced number in a sweep.
         if setting.slope_until:
@@ -103,10 +100,10 @@ def asintrovae(config: Config) -> Method:
                 for d, of_d in zip(found, of_distances, strict=True)
             ]
         d = _in_sum(found, _late(setting, step, steps))
-        objective = losses.asintrovae_outside_decoder_loss if outside else losses.asintrovae_decoder_loss
-        return objective(
-            s.err_real, kl_rec, kl_fake, d, c, *redecoding_errors(setting, s), weight,
-            b_rec=setting.b_rec, b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=setting.w_dec,
+        w_dec, w_dec_outside = (0.0, setting.w_dec) if outside else (setting.w_dec, None)
+        return losses.asintrovae_decoder_loss(
+            s.err_real, kl_rec, kl_fake, d, c, *redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
+            b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=w_dec, w_dec_outside=w_dec_outside,
         )  # fmt: skip
 
     return Method(encoder_loss, decoder_loss)

@@ -215,6 +215,7 @@ def asintrovae_encoder_loss(
     b_neg: float,
     scale: float,
     w_enc: float | jax.Array,
+    w_enc_outside: float | jax.Array | None = None,
     alpha: float | jax.Array = 2.0,
     w_exp: float = 1.0,
 ) -> Loss:
@@ -228,7 +229,10 @@ def asintrovae_encoder_loss(
       distance: D, the AS-Distance of two streams' codes, a scalar.
       kl_weight: c, a scalar in [0, 1].
       distance_weight: what stands in the place of 1 - c, a scalar.
-      w_enc: weight of D, beside a KL in nats.
+      w_enc: weight of D within the exponent, beside a KL in nats.
+      w_enc_outside: weight of D as a term of its own, (1 - c) * w_enc_outside * D (Eqs. 5 and 6 taken literally), which
+        a saturated exponential cannot silence; beside nats and squared errors of weight 1: `scale` multiplies all
+        three. None for no such term.
       w_exp: weight of the exponential, 1 in the papers; the error within it counts b_rec / w_exp. So the loss is w_exp
         times that of b_rec / w_exp and b_kl / w_exp, and a heavy KL does not drown the exponential. Where real images
         have the density p and both others q, the encoder is content with a KL of (log(w_exp * b_neg * q / (b_kl * p)) -
@@ -236,12 +240,14 @@ def asintrovae_encoder_loss(
         KL no longer tells how many fake images are missing.
       b_rec, b_kl, b_neg, scale, alpha: as in `sintrovae_encoder_loss`.
     """
-    weighted = w_enc * _annealed(distance, kl_weight, distance_weight)
+    annealed = _annealed(distance, kl_weight, distance_weight)
+    inside = w_enc * annealed
     _, terms = sintrovae_encoder_loss(
-        err_real, kl_real, err_rec, kl_weight * kl_rec + weighted, err_fake, kl_weight * kl_fake + weighted,
+        err_real, kl_real, err_rec, kl_weight * kl_rec + inside, err_fake, kl_weight * kl_fake + inside,
         b_rec=b_rec / w_exp, b_kl=b_kl / w_exp, b_neg=b_neg, scale=scale, alpha=alpha,
     )  # fmt: skip
-    return _total(**{name: w_exp * term for name, term in terms.items()})
+    outside = {} if w_enc_outside is None else {"distance": -scale * w_enc_outside * annealed}
+    return _total(**{name: w_exp * term for name, term in terms.items()}, **outside)
 
 
 def asintrovae_decoder_loss(
@@ -259,6 +265,7 @@ def asintrovae_decoder_loss(
     gamma_r: float,
     scale: float,
     w_dec: float,
+    w_dec_outside: float | None = None,
 ) -> Loss:
     """AS-IntroVAE's decoder (arXiv 2206.13903, Eqs. 6 and 10): S-IntroVAE's, with c * (KL_rec + KL_fake) + (1 - c) *
     w_dec * D.
@@ -268,81 +275,18 @@ def asintrovae_decoder_loss(
       distance, kl_weight, distance_weight: as in `asintrovae_encoder_loss`.
       err_rec, err_fake: [B], or None to leave out a negligible `gamma_r` term.
       w_dec: weight of D, beside a KL in nats.
+      w_dec_outside: weight of D as a term of its own, in the units of `w_enc_outside`: where the two are equal both
+        networks play for the same stake. None for no such term.
       b_rec, b_kl, gamma_r, scale: as in `sintrovae_decoder_loss`.
     """
     chex.assert_equal_shape([err_real, kl_rec, kl_fake])
-    weighted = w_dec * _annealed(distance, kl_weight, distance_weight)
-    divergence = kl_weight * (jnp.mean(kl_rec) + jnp.mean(kl_fake)) + weighted
+    annealed = _annealed(distance, kl_weight, distance_weight)
+    divergence = kl_weight * (jnp.mean(kl_rec) + jnp.mean(kl_fake)) + w_dec * annealed
+    outside = {} if w_dec_outside is None else {"distance": scale * w_dec_outside * annealed}
     return _total(
         reconstruction=scale * b_rec * jnp.mean(err_real),
         adversarial=0.5 * scale * b_kl * divergence,
-        **_redecoding(err_rec, err_fake, 0.5 * scale * gamma_r * b_rec),
-    )
-
-
-def asintrovae_outside_encoder_loss(
-    err_real: jax.Array,
-    kl_real: jax.Array,
-    err_rec: jax.Array,
-    kl_rec: jax.Array,
-    err_fake: jax.Array,
-    kl_fake: jax.Array,
-    distance: jax.Array,
-    kl_weight: jax.Array,
-    distance_weight: jax.Array | None = None,
-    *,
-    b_rec: float,
-    b_kl: float,
-    b_neg: float,
-    scale: float,
-    w_enc: float | jax.Array,
-    w_inside: float | jax.Array = 0.0,
-    alpha: float | jax.Array = 2.0,
-    w_exp: float = 1.0,
-) -> Loss:
-    """`asintrovae_encoder_loss` with D outside the exponential, a term of its own (arXiv 2206.13903, Eqs. 5 and 6
-    taken literally): a saturated exponential cannot silence it.
-
-    Args:
-      w_enc: weight of D, beside nats and squared errors of weight 1: `scale` multiplies all three.
-      w_inside: weight of D within the exponent besides, the `w_enc` of `asintrovae_encoder_loss`.
-      The others: as there.
-    """
-    _, terms = asintrovae_encoder_loss(
-        err_real, kl_real, err_rec, kl_rec, err_fake, kl_fake, distance, kl_weight, distance_weight,
-        b_rec=b_rec, b_kl=b_kl, b_neg=b_neg, scale=scale, w_enc=w_inside, alpha=alpha, w_exp=w_exp,
-    )  # fmt: skip
-    return _total(**terms, distance=-scale * w_enc * _annealed(distance, kl_weight, distance_weight))
-
-
-def asintrovae_outside_decoder_loss(
-    err_real: jax.Array,
-    kl_rec: jax.Array,
-    kl_fake: jax.Array,
-    distance: jax.Array,
-    kl_weight: jax.Array,
-    err_rec: jax.Array | None = None,
-    err_fake: jax.Array | None = None,
-    distance_weight: jax.Array | None = None,
-    *,
-    b_rec: float,
-    b_kl: float,
-    gamma_r: float,
-    scale: float,
-    w_dec: float,
-) -> Loss:
-    """`asintrovae_decoder_loss` with D as a term of its own, so that with w_dec = w_enc both networks play for the same
-    stake.
-
-    Args:
-      w_dec: weight of D, in the units of `w_enc`.
-      The others: as there.
-    """
-    chex.assert_equal_shape([err_real, kl_rec, kl_fake])
-    return _total(
-        reconstruction=scale * b_rec * jnp.mean(err_real),
-        adversarial=0.5 * scale * b_kl * kl_weight * (jnp.mean(kl_rec) + jnp.mean(kl_fake)),
-        distance=scale * w_dec * _annealed(distance, kl_weight, distance_weight),
+        **outside,
         **_redecoding(err_rec, err_fake, 0.5 * scale * gamma_r * b_rec),
     )
 

@@ -4,6 +4,7 @@ import inspect
 import math
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ BATCH = dict(
 )
 NUMBERS = dict(
     b_rec=0.5, b_kl=2.0, b_neg=0.4, scale=0.1, alpha=2.0, margin=5.0, gamma_r=0.3, w_enc=3.0, w_dec=4.0,
-    gp_weight=10.0, w_exp=1.2, w_inside=2.0,
+    w_enc_outside=2.0, w_dec_outside=6.0, gp_weight=10.0, w_exp=1.2,
 )  # fmt: skip
 LOSSES = {name: function for name, function in vars(losses).items() if name.endswith("_loss")}
 
@@ -58,10 +59,6 @@ AS_BLEND = {kl: 0.25 * kl + 1.125 for kl in (1, 2, 9, 11)}
 AS_ADVERSARIAL = (
     1.2 * sum(soft_exp(err, AS_BLEND[kl], b_rec=0.5 / 1.2) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
 )
-# 0.25 KL + 0.75 * 2 * 0.5
-OUTSIDE_ADVERSARIAL = (
-    1.2 * sum(soft_exp(err, 0.25 * kl + 0.75, b_rec=0.5 / 1.2) for err, kl in ((4, 1), (6, 2), (5, 9), (7, 11))) / 2 / 4
-)
 
 BY_HAND = {
     # 0.1 * 0.5 * 2, 0.1 * 2 * 3
@@ -73,15 +70,10 @@ BY_HAND = {
     "sintrovae_encoder_loss": dict(reconstruction=0.1, kl=0.6, adversarial=S_ADVERSARIAL),
     # 0.1 * 0.5 * 2, 0.5 * 0.1 * 2 * 11.5, 0.5 * 0.1 * 0.3 * 0.5 * (5 + 6)
     "sintrovae_decoder_loss": dict(reconstruction=0.1, adversarial=1.15, redecoding=0.0825),
-    "asintrovae_encoder_loss": dict(reconstruction=0.1, kl=0.6, adversarial=AS_ADVERSARIAL),
-    # 0.5 * 0.1 * 2 * (0.25 * 11.5 + 0.75 * 4 * 0.5)
-    "asintrovae_decoder_loss": dict(reconstruction=0.1, adversarial=0.4375, redecoding=0.0825),
-    # 0.1 * 3 * 0.75 * 0.5 stands beside it.
-    "asintrovae_outside_encoder_loss": dict(
-        reconstruction=0.1, kl=0.6, adversarial=OUTSIDE_ADVERSARIAL, distance=-0.1125
-    ),
-    # 0.5 * 0.1 * 2 * 0.25 * 11.5, 0.1 * 4 * 0.75 * 0.5
-    "asintrovae_outside_decoder_loss": dict(reconstruction=0.1, adversarial=0.2875, distance=0.15, redecoding=0.0825),
+    # 0.1 * 2 * 0.75 * 0.5 stands outside.
+    "asintrovae_encoder_loss": dict(reconstruction=0.1, kl=0.6, adversarial=AS_ADVERSARIAL, distance=-0.075),
+    # 0.5 * 0.1 * 2 * (0.25 * 11.5 + 0.75 * 4 * 0.5), 0.1 * 6 * 0.75 * 0.5
+    "asintrovae_decoder_loss": dict(reconstruction=0.1, adversarial=0.4375, distance=0.225, redecoding=0.0825),
     # 1.5 - 1.5, 10 * 0.5
     "wgan_gp_critic_loss": dict(wasserstein=0.0, gradient_penalty=5.0),
     "wgan_gp_generator_loss": dict(adversarial=-1.5),
@@ -134,11 +126,10 @@ def test_introvae_hinges_share_one_weight():
     assert rec == fake > 0
 
 
-@pytest.mark.parametrize("place", ["", "outside_"])
-def test_asintrovae_without_the_distance_is_sintrovae(place):
+def test_asintrovae_without_the_distance_is_sintrovae():
     for network, further in (("encoder", dict(w_exp=1.0)), ("decoder", {})):
         without = dict(kl_weight=jnp.array(1.0), distance_weight=None, **further)
-        loss, _ = evaluate(f"asintrovae_{place}{network}_loss", **without)
+        loss, _ = evaluate(f"asintrovae_{network}_loss", **without)
         assert loss == pytest.approx(float(evaluate(f"sintrovae_{network}_loss")[0]), rel=1e-6)
 
 
@@ -151,30 +142,35 @@ def test_asintrovae_at_the_first_step_sees_the_distance_alone(network):
     assert evaluate(f"asintrovae_{network}_loss", **start, distance=jnp.array(0.6))[0] != before
 
 
-@pytest.mark.parametrize("place", ["", "outside_"])
-def test_the_distance_weighs_what_kl_leaves_to_it_unless_told(place):
-    for network in ("encoder", "decoder"):
-        name = f"asintrovae_{place}{network}_loss"
-        told = float(evaluate(name, distance_weight=jnp.array(0.75))[0])
-        assert float(evaluate(name, distance_weight=None)[0]) == told
-        assert float(evaluate(name, distance_weight=jnp.array(1.0))[0]) != pytest.approx(told, rel=1e-3)
+@pytest.mark.parametrize("outside", [None, 2.0])
+def test_the_distance_weighs_what_kl_leaves_to_it_unless_told(outside):
+    for network, word in (("encoder", "enc"), ("decoder", "dec")):
+        weights = {f"w_{word}": 1.0 if outside is None else 0.0, f"w_{word}_outside": outside}
+        loss = partial(evaluate, f"asintrovae_{network}_loss", **weights)
+        told = float(loss(distance_weight=jnp.array(0.75))[0])
+        assert float(loss(distance_weight=None)[0]) == told
+        assert float(loss(distance_weight=jnp.array(1.0))[0]) != pytest.approx(told, rel=1e-3)
 
 
 def test_outside_no_exponential_weakens_the_distance():
     # Beyond all reason far: inside, the encoder feels nothing of D.
     far = dict(err_rec=jnp.full(2, 1e5), err_fake=jnp.full(2, 1e5))
 
-    def slope(name):
-        return jax.grad(lambda d: evaluate(name, distance=d, **far)[0])(jnp.array(0.5))
+    def slope(outside):
+        loss = partial(evaluate, "asintrovae_encoder_loss", w_enc_outside=outside, **far)
+        return jax.grad(lambda d: loss(distance=d)[0])(jnp.array(0.5))
 
-    assert slope("asintrovae_encoder_loss") == 0
-    assert slope("asintrovae_outside_encoder_loss") == pytest.approx(-0.1 * 3 * 0.75)
+    assert slope(None) == 0
+    assert slope(2.0) == pytest.approx(-0.1 * 2 * 0.75)
 
 
-def test_encoder_gains_and_decoder_loses_by_the_distance():
+def test_inside_encoder_gains_and_decoder_loses_by_the_distance():
+    inside = dict(encoder=dict(w_enc_outside=None), decoder=dict(w_dec_outside=None))
     slopes = {
-        network: jax.grad(lambda d, name=network: evaluate(f"asintrovae_{name}_loss", distance=d)[0])(jnp.array(0.5))
-        for network in ("encoder", "decoder")
+        network: jax.grad(lambda d, name=network: evaluate(f"asintrovae_{name}_loss", distance=d, **inside[name])[0])(
+            jnp.array(0.5)
+        )
+        for network in inside
     }
     # d/dD of the decoder's: 0.5 s b_kl (1 - c) w_dec = 0.5 * 0.1 * 2 * 0.75 * 4.
     assert slopes["decoder"] == pytest.approx(0.3, rel=1e-5)
@@ -182,9 +178,13 @@ def test_encoder_gains_and_decoder_loses_by_the_distance():
     assert slopes["encoder"] == pytest.approx(-2 * 0.1 * 0.4 * 0.75 * 3 * AS_ADVERSARIAL, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["sintrovae_decoder_loss", "asintrovae_decoder_loss", "asintrovae_outside_decoder_loss"]
-)
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+def test_outside_there_is_no_term_unless_weighed(network):
+    _, terms = evaluate(f"asintrovae_{network}_loss", **{f"w_{network[:3]}_outside": None})
+    assert "distance" not in terms
+
+
+@pytest.mark.parametrize("name", ["sintrovae_decoder_loss", "asintrovae_decoder_loss"])
 def test_redecoding_can_be_left_out(name):
     loss, terms = evaluate(name, err_rec=None, err_fake=None)
     assert "redecoding" not in terms
