@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.errors import CheckpointError
 from asvae_jax.features.networks import is_figure
-from asvae_jax.settings import Checkpoint, Config
+from asvae_jax.settings import HIGHER_IS_BETTER, Checkpoint, Config
 from asvae_jax.update import TrainState
 
-_HIGHER_IS_BETTER = ("psnr", "ssim", "elbo", "precision", "recall", "density", "coverage", "modes_hit")
 _KEEP_ONE = Checkpoint(every_steps=1, keep_last=1, keep_every_steps=0)
 
 
@@ -58,7 +57,7 @@ class BestCheckpoint(contextlib.AbstractContextManager):
 
     def _judged(self, figures: Mapping[str, float]) -> _Judged:
         """The figure in question among all; _NONE if it is not there or no number."""
-        sign = 1 if self._figure in _HIGHER_IS_BETTER else -1
+        sign = 1 if self._figure in HIGHER_IS_BETTER else -1
         found = [_Judged(name, sign * value) for name, value in figures.items() if is_figure(name, self._figure)]
         return found[0] if found and math.isfinite(found[0].merit) else _NONE
 

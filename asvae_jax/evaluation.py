@@ -47,6 +47,7 @@ from asvae_jax.run import (
 from asvae_jax.scores import DRAWS, score
 from asvae_jax.settings import (
     BY_FEATURES,
+    IMAGE_MEASURES,
     TOY_BLOCKS,
     TOY_LIMITS,
     Config,
@@ -165,12 +166,12 @@ class Evaluator:
         return figures, spread
 
     def _measure_scores(self, run: Run, weights: Weights, poll: Poll) -> tuple[Figures, dict[str, Interval]]:
-        wanted = {"reconstruction": ("psnr", "ssim", "mse"), "codes": ("elbo", "kl_real")}
-        names = [name for measure, given in wanted.items() if measure in self._measures for name in given]
-        if not names or isinstance(self._config.method, WganGp):
+        asked = [measure for measure in ("reconstruction", "codes") if measure in self._measures]
+        if not asked or isinstance(self._config.method, WganGp):
             return {}, {}
         examples = Examples(self._config)
         scores = score(run, weights, examples.rows, len(examples), batch_size=self._batch_size, poll=poll)
+        names = [name for measure in asked for name in IMAGE_MEASURES[measure] if name in scores.per_image]
         figures = {name: float(np.mean(scores.per_image[name], dtype=np.float64)) for name in names}
         spread = {name: intervals.bootstrap_mean(scores.per_image[name]) for name in names}
         if "codes" in self._measures:

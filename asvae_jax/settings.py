@@ -290,6 +290,9 @@ IMAGE_MEASURES = {
 }
 """What `evaluation.measures` can ask for, and the figures that each gives."""
 
+HIGHER_IS_BETTER = ("psnr", "ssim", "elbo", "precision", "recall", "density", "coverage", "modes_hit")
+"""Of the figures that `evaluation.best` may name; of the others lower ones are."""
+
 BY_FEATURES = ("fid", "kid", "precision_recall")
 """The measures that compare the features of generated and of real images."""
 

@@ -13,6 +13,7 @@ from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, images_seen, tr
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
 from asvae_jax.features.networks import is_figure
 from asvae_jax.metrics.intervals import with_interval
+from asvae_jax.settings import BY_FEATURES, HIGHER_IS_BETTER, IMAGE_MEASURES
 
 
 class Table(NamedTuple):
@@ -74,10 +75,11 @@ TABLES = {
     ),
 }
 
-# Which way is better; the others say nothing by themselves.
+# Which way is better; what codes tell says nothing by itself.
 _ARROWS = {
-    **dict.fromkeys(("fid", "kid", "mse"), " ↓"),
-    **dict.fromkeys(("psnr", "ssim", "precision", "recall", "density", "coverage"), " ↑"),
+    name: " ↑" if name in HIGHER_IS_BETTER else " ↓"
+    for measure in ("reconstruction", *BY_FEATURES)
+    for name in IMAGE_MEASURES[measure]
 }
 
 
