@@ -70,6 +70,11 @@ class Betas(NamedTuple):
     b_neg: float
 
 
+def toy_betas(name: str, word: str | None) -> Betas:
+    """The weights of a toy under a word of Table 1 ("c1"), or its own under none."""
+    return Betas(*(TABLE1_BETAS[word] if word else TOY_BETAS[name]))
+
+
 def kl_to_c1(betas: Betas) -> float:
     """b_kl as a multiple of C1's."""
     return betas.b_kl / Betas(*TABLE1_BETAS["c1"]).b_kl
@@ -132,7 +137,7 @@ def toys(variant: str, *, name: str) -> ConfigDict:
       Table 1's betas, `tiny`.
     """
     words = _Words(variant, extra=tuple(TABLE1_BETAS))
-    betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
+    betas = toy_betas(name, words.extra)
     batch_size = 512
     # Where modes lie apart the game is that of C1 whatever b_kl: the encoder's weight of D, its exponential and the
     # bound on the slope go with KL's. Beside a light KL a greater weight of D leaves strays, beside a heavy one the

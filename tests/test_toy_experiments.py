@@ -134,17 +134,31 @@ def test_ablations_change_what_they_say_and_share_cells_with_the_table(table, tr
             for base in ablations.BASES
         },
     )
-    table("--betas", "c1", "--toys", "--variants", "asintrovae,released", "--seeds", 0)
-    text = table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations")
-    # Two of the changes are one under C1.
-    assert sum(map(len, trained)) == 3
+    chosen = ("--betas", "c1", "--toys", "rings", "--variants", "asintrovae,released", "--seeds", 0)
+    table(*chosen)
+    text = table(*chosen, name="ablations")
+    # Under C1 two of the changes are one.
+    assert sum(map(len, trained)) == 3 + 4
+    gaussians, rings = (text.partition("released, other toys, ema")[index] for index in (0, 2))
     for name in ("as it is", "kernel prior", "weight of KL", "weight 0.3"):
-        assert text.count(f"| {name} | 0 of 1; ") == 2
+        assert gaussians.count(f"| {name} | 0 of 1; ") == 2
+        assert rings.count(f"| {name} | ") == 2
     assert "the last quarter at a tenth of the learning rate;" in text and "in brackets" not in text
-    changed = [json.loads(line)["settings"]["method"] for line in (tmp_path / "toys.jsonl").read_text().splitlines()]
-    assert sorted((method["kernel"], method["w_enc"]) for method in changed) == [
-        ("per_dim", 0.3), ("per_dim", 1.0), ("prior", 1.0),
+    settings = [json.loads(line)["settings"] for line in (tmp_path / "toys.jsonl").read_text().splitlines()]
+    changed = [(run["data"]["name"], run["method"]["kernel"], run["method"]["w_enc"]) for run in settings]
+    assert sorted(changed) == [
+        ("8gaussians", "per_dim", 0.3), ("8gaussians", "per_dim", 1.0), ("8gaussians", "prior", 1.0),
+        ("rings", "per_dim", 0.2), ("rings", "per_dim", 0.3), ("rings", "per_dim", 1.0), ("rings", "prior", 1.0),
     ]  # fmt: skip
+
+
+def test_a_change_that_is_none_on_a_toy_says_so(table, monkeypatch):
+    changes = {"as it is": {}, "weight 0.3": {"method.b_kl": 0.3}, "weight 0.2": {"method.b_kl": 0.2}}
+    monkeypatch.setattr(ablations, "ABLATIONS", dict.fromkeys(ablations.BASES, changes))
+    text = table("--betas", "c1", "--toys", "rings", "--variants", "asintrovae,paper", "--seeds", 0, name="ablations")
+    gaussians, rings = (text.partition("paper, other toys, ema")[index] for index in (0, 2))
+    assert "weight 0.3" not in gaussians and gaussians.count("| weight 0.2 | 0 of 1; ") == 2
+    assert "weight 0.2" not in rings and rings.count("| weight 0.3 | ") == 2
 
 
 def test_preempted_table_keeps_what_is_done_and_ends_with_75(tmp_path):
@@ -162,7 +176,8 @@ def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path
     changes = {"as it is": {}, "kernel prior": {"method.kernel": "prior"}}
     monkeypatch.setattr(ablations, "ABLATIONS", dict.fromkeys(ablations.BASES, changes))
     monkeypatch.setattr(sweep, "train_together", stops_after(1))
-    table("--betas", "c1", "--variants", "asintrovae,released", "--seeds", 0, name="ablations", code=EXIT_PREEMPTED)
+    options = ("--betas", "c1", "--toys", "--variants", "asintrovae,released", "--seeds", 0)
+    table(*options, name="ablations", code=EXIT_PREEMPTED)
     page = (tmp_path / "ablations.md").read_text()
     assert "Partial: 1 of 2 runs are done" in page and "as it is" in page and "kernel prior" not in page
 
@@ -172,7 +187,7 @@ def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path
     [(base, name, changes) for base, by_name in ablations.ABLATIONS.items() for name, changes in by_name.items()],
 )
 def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
-    cells = [ablations.Cell("8gaussians", word, base, ablations.under(word, changes), 0) for word in ("c1", "c2", "c3")]
+    cells = [ablations.changed(Cell("8gaussians", word, base, (), 0), changes) for word in ("c1", "c2", "c3")]
     if "training.warmup_steps" in changes:
         # More than all the steps of a tiny run.
         assert cells[0].config(Budget(5_000, 32)).training.warmup_steps == changes["training.warmup_steps"]
@@ -186,7 +201,7 @@ def test_unknown_variants_and_no_toy_at_all_are_refused(capsys):
     assert "Did you mean 'asintrovae,released'?" in refusal(
         capsys, "table", "1", "--variants", "asintrovae,release", "--seeds", 0
     )
-    for name in (("table", "1"), ("figure", "3")):
+    for name in (("table", "1"), ("table", "ablations"), ("figure", "3")):
         assert "Neither --betas nor --toys" in refusal(capsys, *name, "--betas", "--toys")
 
 

@@ -7,6 +7,7 @@ from command_line import command
 from PIL import Image
 
 from asvae_jax import presets, sweep
+from asvae_jax.experiments import toy_cells
 from asvae_jax.experiments.toy_cells import Budget
 
 BUDGET = Budget(steps=20, batch_size=32)
@@ -23,6 +24,8 @@ def tiny(monkeypatch):
         return config
 
     monkeypatch.setattr(presets, "toys", tiny_toys)
+    # What is cached outlives a test: nothing tiny shall be.
+    monkeypatch.setattr(toy_cells, "_config_of_any_seed", toy_cells._config_of_any_seed.__wrapped__)
 
 
 def stops_after(programs: int):

@@ -24,19 +24,20 @@ def add(tables, figures) -> None:
     """Adds them to the parsers of `table` and `figure`."""
     table = tables.add_parser("1", help=_table.__doc__, description=_table.__doc__)
     _add_cell_arguments(table)
-    _add_betas(table, nargs="*")
+    _add_betas(table)
     _add_toys(table)
     _add_stored(table)
     table.set_defaults(command=_table)
     ablations = tables.add_parser("ablations", help=_ablations.__doc__, description=_ablations.__doc__)
     _add_cell_arguments(ablations)
-    _add_betas(ablations, nargs="+")
+    _add_betas(ablations)
+    _add_toys(ablations)
     _add_stored(ablations)
     ablations.set_defaults(command=_ablations)
 
     samples = figures.add_parser("3", help=_samples.__doc__, description=_samples.__doc__)
     _add_cell_arguments(samples)
-    _add_betas(samples, nargs="*")
+    _add_betas(samples)
     _add_toys(samples)
     samples.set_defaults(command=_samples)
     gradients = figures.add_parser("gradients", help=_gradients.__doc__, description=_gradients.__doc__)
@@ -48,9 +49,9 @@ def add(tables, figures) -> None:
     gradients.set_defaults(command=_gradients)
 
 
-def _add_betas(command: argparse.ArgumentParser, *, nargs: str) -> None:
+def _add_betas(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--betas", nargs=nargs, action=Once, choices=tuple(TABLE1_BETAS), default=list(TABLE1_BETAS),
+        "--betas", nargs="*", action=Once, choices=tuple(TABLE1_BETAS), default=list(TABLE1_BETAS),
         help="of 8 Gaussians (default: all)",
     )  # fmt: skip
 
@@ -93,9 +94,11 @@ def _ablations(arguments: argparse.Namespace) -> None:
     """What decides whether AS-IntroVAE works: one setting at a time."""
     from asvae_jax.experiments import ablations
 
+    bases = _checked(arguments.variants, ablations.BASES)
+    _check_toys(arguments)
     keep_compiled_programs()
     print(ablations.make(
-        _checked(arguments.variants, ablations.BASES), arguments.betas, arguments.seeds, _budget(arguments),
+        bases, arguments.betas, arguments.toys, arguments.seeds, _budget(arguments),
         command=_command("table ablations", arguments), workdir=arguments.workdir, out=arguments.out,
         together=arguments.together, train=not arguments.stored,
     ))  # fmt: skip
@@ -132,9 +135,13 @@ def _cells(arguments: argparse.Namespace) -> "list[Cell]":
     from asvae_jax.experiments import table1
 
     variants = _checked(arguments.variants, table1.VARIANTS)
+    _check_toys(arguments)
+    return table1.table_cells(arguments.betas, arguments.toys, variants, arguments.seeds)
+
+
+def _check_toys(arguments: argparse.Namespace) -> None:
     if not arguments.betas and not arguments.toys:
         raise ConfigError("Neither --betas nor --toys names anything; give one of them a name, or leave one out.")
-    return table1.table_cells(arguments.betas, arguments.toys, variants, arguments.seeds)
 
 
 def _checked(variants: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:

@@ -1,16 +1,22 @@
-"""What carries AS-IntroVAE: its readings with a setting or a few changed, on 8 Gaussians under C1, C2 and C3."""
+"""What carries AS-IntroVAE: its readings with a setting or a few changed, on 8 Gaussians under C1, C2 and C3 and on the
+other toys."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from asvae_jax import presets
+from asvae_jax.data.toys import mode_centres
 from asvae_jax.experiments.report import markdown, write_json, write_section
-from asvae_jax.experiments.table1 import Row, about, all_modes, rows, spread, values
-from asvae_jax.experiments.toy_cells import Budget, Cell, Results, train_missing
+from asvae_jax.experiments.table1 import Row, about, all_modes, places, rows, spread, values
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, train_missing
 from asvae_jax.run import Weights
 
 BASES = ("asintrovae,paper", "asintrovae,released", "asintrovae,recommended")
+
+_SIGNS = (
+    "`-` stands for a cell without a run, `=` for one in which a change is none: the settings have that value there.\n"
+)
 
 Changes = Mapping[str, Any]
 """Values by the settings' full names; one may be a function of the weights that its run is under (`presets.Betas`)."""
@@ -194,6 +200,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
 def make(
     bases: Sequence[str],
     betas: Sequence[str],
+    toys: Sequence[str],
     seeds: Sequence[int],
     budget: Budget,
     *,
@@ -207,19 +214,26 @@ def make(
     returns the tables. Cells are shared with Table 1."""
     results = Results(out / "toys.jsonl")
     cells = [
-        Cell("8gaussians", word, base, under(word, changes), seed)
+        changed(Cell(toy, word, base, (), seed), changes)
         for base in bases
         for changes in ABLATIONS[base].values()
-        for word in betas
+        for toy, word in places(betas, toys)
         for seed in seeds
     ]
 
     def write() -> str:
         found = rows(cells, budget, results)
-        text = about(found, budget, command) + "".join(
-            f"\n**{base}, {weights} weights**\n\n{_table(base, betas, found, weights)}"
-            for base in bases
-            for weights in ("ema", "raw")
+        groups = [("8 Gaussians", places(betas, ())), ("other toys", places((), toys))]
+        text = (
+            about(found, budget, command)
+            + _SIGNS
+            + "".join(
+                f"\n**{base}, {group}, {weights} weights**\n\n{table}"
+                for base in bases
+                for group, columns in groups
+                for weights in ("ema", "raw")
+                if (table := _table(base, columns, found, budget, weights))
+            )
         )
         write_section(out / "ablations.md", "ablations", text)
         write_json(out / "ablations.json", {"command": command, "budget": budget._asdict(), "rows": values(found)})
@@ -232,28 +246,43 @@ def make(
     return write()
 
 
-def under(word: str, changes: Changes) -> tuple[tuple[str, Any], ...]:
-    """The changes of a cell under C1, C2 or C3."""
-    betas = presets.Betas(*presets.TABLE1_BETAS[word])
-    return tuple((name, value(betas) if callable(value) else value) for name, value in changes.items())
+def changed(cell: Cell, changes: Changes) -> Cell:
+    """The cell with the changes as they are under its weights."""
+    betas = presets.toy_betas(cell.toy, cell.word)
+    return cell._replace(
+        changes=tuple((name, value(betas) if callable(value) else value) for name, value in changes.items())
+    )
 
 
-def _table(base: str, betas: Sequence[str], found: Sequence[Row], weights: Weights) -> str:
-    """A line for each change that has a finished run; for each of `betas` the seeds that hit all modes, and the median
-    of both divergences."""
-    header = ["change", *(f"{word.upper()}: all modes, kl_paper, jsd_paper" for word in betas)]
+def _table(
+    base: str, columns: Sequence[tuple[str, str]], found: Sequence[Row], budget: Budget, weights: Weights
+) -> str:
+    """A line for each change that has a finished run of its own in one of the columns, a toy and its weights each: the
+    seeds that hit all modes, if the toy has any, and the median of both divergences. Empty without any line."""
+    own = {row.first._replace(seed=0): row for row in found}
+    unchanged = [Cell(toy, word, base, (), 0) for toy, word in columns]
     lines = []
     for name, changes in ABLATIONS[base].items():
-        own = {
-            row.first.betas: row
-            for row in found
-            if row.first.variant == base and row.first.changes == under(row.first.betas, changes)
-        }
-        if any(row.records for row in own.values()):
-            lines.append([name, *(_summary(own[word], weights) for word in betas)])
-    return markdown(header, lines)
+        cells = [changed(cell, changes) for cell in unchanged]
+        # What a change says may be so anyhow on some toys.
+        same = [
+            changes and cell.config(budget) == was.config(budget) for cell, was in zip(cells, unchanged, strict=True)
+        ]
+        line = ["=" if repeats else _summary(own[cell], weights) for cell, repeats in zip(cells, same, strict=True)]
+        if set(line) - {"=", "-"}:
+            lines.append([name, *line])
+    header = ["change", *(_title(toy, word) for toy, word in columns)]
+    return markdown(header, lines) if lines else ""
+
+
+def _title(toy: str, word: str) -> str:
+    modes = "all modes, " if mode_centres(toy) is not None else ""
+    return f"{toy if word == OWN_BETAS else word.upper()}: {modes}kl_paper, jsd_paper"
 
 
 def _summary(row: Row, weights: Weights) -> str:
+    if not row.records:
+        return "-"
+    hit = [all_modes(row, weights)] if mode_centres(row.first.toy) is not None else []
     divergences = ", ".join(spread(row.values(name, weights)) for name in ("kl_paper", "jsd_paper"))
-    return f"{all_modes(row, weights)}; {divergences}"
+    return "; ".join([*hit, divergences])

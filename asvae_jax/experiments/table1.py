@@ -46,10 +46,19 @@ class Row(NamedTuple):
         return [record[weights][figure] for record in self.records if figure in record[weights]]
 
 
+def places(betas: Sequence[str], toys: Sequence[str]) -> list[tuple[str, str]]:
+    """Toys and the weights that they are under: 8 Gaussians under each of `betas`, the others under their own."""
+    return [("8gaussians", word) for word in betas] + [(toy, OWN_BETAS) for toy in toys]
+
+
 def table_cells(betas: Sequence[str], toys: Sequence[str], variants: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """Table 1's cells: 8 Gaussians under each of `betas`, the other toys under their own."""
-    places = [("8gaussians", word) for word in betas] + [(toy, OWN_BETAS) for toy in toys]
-    return [Cell(toy, word, variant, (), seed) for toy, word in places for variant in variants for seed in seeds]
+    """Table 1's cells."""
+    return [
+        Cell(toy, word, variant, (), seed)
+        for toy, word in places(betas, toys)
+        for variant in variants
+        for seed in seeds
+    ]
 
 
 def rows(cells: Iterable[Cell], budget: Budget, results: Results) -> list[Row]:

@@ -1,6 +1,8 @@
 """Runs of 2-D toys as cells of a table: which are wanted, which are there already, and the training of the others,
 many at once."""
 
+import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -61,24 +63,33 @@ class Cell(NamedTuple):
     changes: tuple[tuple[str, Any], ...]
     seed: int
 
+    @property
+    def word(self) -> str | None:
+        """Table 1's betas as a word of a config, None for the toy's own."""
+        return None if self.betas == OWN_BETAS else self.betas
+
     def config(self, budget: Budget) -> Config:
         """The settings of the run."""
-        words = self.variant if self.betas == OWN_BETAS else f"{self.variant},{self.betas}"
-        config = presets.toys(words, name=self.toy)
-        config.seed = self.seed
-        # The published average is one over steps.
-        config.ema.half_life_images *= budget.batch_size / config.data.batch_size
-        config.data.batch_size = budget.batch_size
-        published = config.training.steps, config.optimizer.milestone_steps
-        config.training.steps = budget.steps
-        config.checkpoint.every_steps = budget.steps
-        for path, value in self.changes:
-            section, _, name = path.partition(".")
-            config[section][name] = value
-        # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
-        if config.optimizer.milestone_steps and (budget.steps, config.optimizer.milestone_steps) != published:
-            config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
-        return resolve(config)
+        return dataclasses.replace(_config_of_any_seed(self._replace(seed=0), budget), seed=self.seed)
+
+
+# A page asks for those of thousands of cells, which differ by seed for the most part.
+@functools.cache
+def _config_of_any_seed(cell: Cell, budget: Budget) -> Config:
+    config = presets.toys(f"{cell.variant},{cell.word}" if cell.word else cell.variant, name=cell.toy)
+    # The published average is one over steps.
+    config.ema.half_life_images *= budget.batch_size / config.data.batch_size
+    config.data.batch_size = budget.batch_size
+    published = config.training.steps, config.optimizer.milestone_steps
+    config.training.steps = budget.steps
+    config.checkpoint.every_steps = budget.steps
+    for path, value in cell.changes:
+        section, _, name = path.partition(".")
+        config[section][name] = value
+    # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
+    if config.optimizer.milestone_steps and (budget.steps, config.optimizer.milestone_steps) != published:
+        config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
+    return resolve(config)
 
 
 class Results:
