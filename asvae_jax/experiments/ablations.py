@@ -236,7 +236,9 @@ def make(
             )
         )
         write_section(out / "ablations.md", "ablations", text)
-        write_json(out / "ablations.json", {"command": command, "budget": budget._asdict(), "rows": values(found)})
+        # Of the many changes most have no run.
+        trained = values([row for row in found if row.records])
+        write_json(out / "ablations.json", {"command": command, "budget": budget._asdict(), "rows": trained})
         return text
 
     if train:
