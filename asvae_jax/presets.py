@@ -152,8 +152,9 @@ def toys(variant: str, *, name: str) -> ConfigDict:
         method=dict(
             w_enc=stake if apart else 2.5,
             # How hard KL pulls differs between toys and falls in training; a D of fixed weight drowns it where it is
-            # weak.
-            w_dec=3.0, balance_pulls=True,
+            # weak. Where no mode is in danger a D that pulls harder than KL blurs, unless KL has next to nothing to
+            # tell: the encoder learns to tell fake points apart by b_neg.
+            w_dec=3.0 if apart else 1 / betas.b_neg, balance_pulls=True,
             # D parts the modes; the distance of the means, which sees their shape, comes when they are parted. It pulls
             # at the encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does
             # the encoder tell a sample between modes from a real point. One that lasts from the start loses modes.

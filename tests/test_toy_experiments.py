@@ -187,12 +187,13 @@ def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path
     [(base, name, changes) for base, by_name in ablations.ABLATIONS.items() for name, changes in by_name.items()],
 )
 def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
-    cells = [ablations.changed(Cell("8gaussians", word, base, (), 0), changes) for word in ("c1", "c2", "c3")]
+    places = table1.places(("c1", "c2", "c3"), ("2spirals", "checkerboard"))
+    cells = [ablations.changed(Cell(toy, word, base, (), 0), changes) for toy, word in places]
     if "training.warmup_steps" in changes:
         # More than all the steps of a tiny run.
         assert cells[0].config(Budget(5_000, 32)).training.warmup_steps == changes["training.warmup_steps"]
         return
-    # A weight that follows b_kl may be what it is anyhow under one combination.
+    # A change may be what is so anyhow on one toy or under one combination.
     same = [cell.config(BUDGET) == cell._replace(changes=()).config(BUDGET) for cell in cells]
     assert all(same) == (not changes)
 

@@ -23,11 +23,14 @@ Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
+_HALF_THE_RATE = {"optimizer.learning_rate": 4.5e-4}
+_TO_NINE_TIMES = {"optimizer.encoder_factor": 9.0, "optimizer.encoder_rise": 1.0}
 _TO_THREE_TIMES = {"optimizer.encoder_factor": 3.0, "optimizer.encoder_rise": 0.5}
+_THRICE = {"method.w_dec": 3.0}
 _WEIGHT_ONE = {"method.w_exp": 1.0, "method.slope_weight": 1e-3}
 # What was recommended before stands on these; pages call `_FALLING_WEIGHT` of `_SLOWER` `falling w_enc`, and
 # `_D_ALONE_LINEAR_FALL` `D alone`.
-_SLOWER = {**_WEIGHT_ONE, **_TO_THREE_TIMES}
+_SLOWER = {**_WEIGHT_ONE, **_TO_THREE_TIMES, **_THRICE}
 _FALLING_WEIGHT = {
     "method.w_enc": lambda betas: 2.5 if betas.b_kl >= 0.5 else presets.kl_to_c1(betas),
     "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3 if betas.b_kl >= 0.5 else 1.0,
@@ -110,11 +113,19 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "w_enc 10": {"method.w_enc": 10.0},
         "w_enc falling to a quarter of it": {"method.late_w_enc_factor": 0.25},
         "D pulls as hard as KL": {"method.w_dec": 1.0},
+        "D pulls twice as hard": {"method.w_dec": 2.0},
+        "D pulls twice as hard; a third, narrower kernel of the means": {"method.w_dec": 2.0, **_THIRD_KERNEL},
+        "D pulls three times as hard": _THRICE,
+        "D pulls three times as hard; a third, narrower kernel of the means": {**_THRICE, **_THIRD_KERNEL},
+        "D pulls three times as hard; half the rate": {**_THRICE, **_HALF_THE_RATE},
+        "D pulls three times as hard; the encoder at nine times the rate": {**_THRICE, **_TO_NINE_TIMES},
+        "D pulls four times as hard; a third, narrower kernel of the means": {"method.w_dec": 4.0, **_THIRD_KERNEL},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
         "D's pull growing to two and a half times as hard": _GROWING_PULL,
         "D of fixed weight, 10 for the decoder": _FIXED_WEIGHT,
         "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
+        "no distance at all": {"method.w_enc": 0.0, "method.w_dec": 0.0, **_NO_MEANS},
         "no KL game: c = 0": {**_CONSTANT_KL, "method.kl_rate": 0.0},
         "annealing linear": {"method.kl_schedule": "linear", "method.kl_rate": 5.0},
         "annealing linear over all steps": {"method.kl_schedule": "linear", "method.kl_rate": 1.0},
@@ -128,7 +139,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "rate of 6e-4 falling linearly": _LINEAR_FALL,
         "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
         "the encoder at nine times the rate from the start": {"optimizer.encoder_rise": 0.0},
-        "half the rate": {"optimizer.learning_rate": 4.5e-4},
+        "half the rate": _HALF_THE_RATE,
         "constant rate of a third, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
             "optimizer.fall_power": 1.0,
