@@ -29,7 +29,8 @@ def test_a_cell_is_its_run(table, tmp_path):
     for weights in ("raw", "ema"):
         expected = {name: value for name, value in alone[weights].items() if name != "gn_elbo"}
         assert record[weights] == pytest.approx(expected, rel=0.02)
-    assert record["curve"][-1]["kl_paper"] == record["ema"]["kl_paper"]
+    assert record["curve"]["step"] == [*range(5, 21, 5)]
+    assert record["curve"]["kl_paper"][-1] == record["ema"]["kl_paper"]
     # And what is drawn is what was measured.
     points = read_samples(cell, BUDGET, Results(tmp_path / "toys.jsonl"), tmp_path / "w" / "samples")
     assert toy_figures(config, points)["kl"] == pytest.approx(record["ema"]["kl"], rel=0.02)

@@ -93,7 +93,7 @@ def test_a_table_shows_each_run_of_8_gaussians(table, tmp_path):
     for record, modes, found_at in zip(records, (8, 8, 7), (18, 20, 3), strict=True):
         record["ema"].update(modes_hit=modes, kl_paper=1.254, jsd_paper=2.0, strays=0.0123)
         record["raw"].update(kl_paper=0.1, jsd_paper=30.0)
-        record["curve"] = [{"modes_hit": 8 if point < found_at else 7} for point in range(20)]
+        record["curve"] = {"modes_hit": [8 if point < found_at else 7 for point in range(20)]}
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
     table(*options, 1, 0, "--stored")
     _, runs = (tmp_path / "table1.md").read_text().split("| method | seed | C1 | C2 |\n| --- | --- | --- | --- |\n")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from asvae_jax import presets
-from asvae_jax.data.toys import mode_centres
 from asvae_jax.experiments.report import markdown, write_json, write_section
 from asvae_jax.experiments.table1 import Row, about, all_modes, places, rows, spread, values
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, train_missing
 from asvae_jax.run import Weights
+from asvae_jax.settings import TOYS_WITH_MODES
 
 BASES = ("asintrovae,paper", "asintrovae,released", "asintrovae,recommended")
 
@@ -289,13 +289,13 @@ def _table(
 
 
 def _title(toy: str, word: str) -> str:
-    modes = "all modes, " if mode_centres(toy) is not None else ""
+    modes = "all modes, " if toy in TOYS_WITH_MODES else ""
     return f"{toy if word == OWN_BETAS else word.upper()}: {modes}kl_paper, jsd_paper"
 
 
 def _summary(row: Row, weights: Weights) -> str:
     if not row.records:
         return "-"
-    hit = [all_modes(row, weights)] if mode_centres(row.first.toy) is not None else []
+    hit = [all_modes(row, weights)] if row.first.toy in TOYS_WITH_MODES else []
     divergences = ", ".join(spread(row.values(name, weights)) for name in ("kl_paper", "jsd_paper"))
     return "; ".join([*hit, divergences])

@@ -233,7 +233,7 @@ def _runs_table(found: Sequence[Row]) -> str:
 def _run(record: Mapping[str, Any]) -> str:
     """A run of 8 Gaussians in a cell."""
     averaged, raw = record["ema"], record["raw"]
-    complete = [point["modes_hit"] == 8 for point in record["curve"]]
+    complete = [modes == 8 for modes in record["curve"]["modes_hit"]]
     came = f" ({sum(complete)} of {len(complete)})" if averaged["modes_hit"] == 8 and not all(complete) else ""
     pairs = [f"{weights['kl_paper']:.3g} / {weights['jsd_paper']:.3g}" for weights in (averaged, raw)]
     return f"{averaged['modes_hit']:.0f}{came}; {pairs[0]} ({pairs[1]}); {100 * averaged['strays']:.1f} %"

@@ -114,9 +114,9 @@ class Results:
                     raise DataError(f"{path} line {number} is no finished cell ({error}); remove the line.") from error
 
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
-        """The record of a cell: "raw" and "ema" figures, "curve", "refused_steps" (older ones have none), "seconds",
-        "device", "versions", "commit", and "samples", the file of its points; None if it was never trained, or under
-        other settings than today's."""
+        """The record of a cell: "raw" and "ema" figures, "curve" (a list for "step" and for each figure),
+        "refused_steps" (older ones have none), "seconds", "device", "versions", "commit", and "samples", the file of
+        its points; None if it was never trained, or under other settings than today's."""
         record = self._by_settings.get(identity(cell.config(budget).to_dict()))
         if record is None and key(cell, budget) in self._keys:
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
@@ -237,13 +237,15 @@ def _together() -> int:
 def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarray]]:
     """(record, points of the averaged weights) of each run."""
     first, per_dispatch = configs[0], configs[0].training.steps_per_dispatch
-    curves: list[list[Figures]] = [[] for _ in configs]
+    curves: list[dict[str, list[float]]] = [{} for _ in configs]
     generate = _generator(first)
 
     def watch(step: int, weights: dict[str, Any]) -> None:
         for curve, points in zip(curves, np.asarray(generate(weights["ema"]["decoder"])), strict=True):
-            figures = _rounded(toy_figures(first, points))
-            curve.append({"step": step, **{name: figures[name] for name in _CURVE_FIGURES if name in figures}})
+            figures = {"step": step, **_rounded(toy_figures(first, points))}
+            for name in ("step", *_CURVE_FIGURES):
+                if name in figures:
+                    curve.setdefault(name, []).append(figures[name])
 
     began = time.perf_counter()
     every = max(1, first.training.steps // _CURVE_POINTS // per_dispatch) * per_dispatch

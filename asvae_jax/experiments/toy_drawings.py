@@ -76,8 +76,7 @@ def _curves(found: Sequence[Row]):
 
 def _course(row: Row, figure: str) -> Course:
     curves = [record["curve"] for record in row.records]
-    values = np.array([[point[figure] for point in curve] for curve in curves])
-    return Course(np.array([point["step"] for point in curves[0]]), values)
+    return Course(np.array(curves[0]["step"]), np.array([curve[figure] for curve in curves]))
 
 
 def _two_lines(variant: str) -> str:
