@@ -15,7 +15,7 @@ from asvae_jax.errors import ConfigError, DataError
 from asvae_jax.evaluation import EVALUATION_FILE
 from asvae_jax.metrics import intervals
 from asvae_jax.metrics.intervals import Interval, with_interval
-from asvae_jax.presets import variant_of
+from asvae_jax.presets.variants import variant_of
 from asvae_jax.run import Weights
 
 # Entries of a protocol that name code and machine: they may differ between runs.

@@ -14,7 +14,7 @@ from asvae_jax.data.records import Split
 from asvae_jax.errors import ConfigError, RunError
 from asvae_jax.metrics.intervals import bootstrap
 from asvae_jax.metrics.ranking import auroc
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.run import Run, Weights, on_this_process
 from asvae_jax.scores import score
 from asvae_jax.settings import IMAGE_SETS, Config, ImageData, WganGp

@@ -6,8 +6,8 @@
 (Table 1's betas), tiny.
 """
 
-from asvae_jax.presets import toys
+from asvae_jax.presets.toy import toy_config
 
 
 def get_config(variant: str = ""):
-    return toys(variant, name="8gaussians")
+    return toy_config(variant, name="8gaussians")

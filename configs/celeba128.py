@@ -8,11 +8,12 @@ what the paper seems to have done; prepare with --crop=none --partition=all). Fo
 130.74, PSNR 22.924 dB, SSIM 0.801 and MSE 0.006 for asintrovae.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="celeba128",
         channels=(64, 128, 256, 512, 512),

@@ -9,11 +9,12 @@ is finer is the filter's. For comparison, the paper prints FID 129.61, PSNR 23.1
 asintrovae.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="celeba256",
         channels=(64, 128, 256, 512, 512, 512),

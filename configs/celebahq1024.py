@@ -6,11 +6,12 @@
 Words: a method, paper | released | recommended, tiny. On GPUs add --config.model.compute_dtype=bfloat16.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="celebahq1024",
         channels=(16, 32, 64, 128, 256, 512, 512, 512),

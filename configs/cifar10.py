@@ -7,11 +7,12 @@ Words: a method, paper | released | recommended, tiny. For comparison, the paper
 SSIM 0.620 and MSE 0.019 for asintrovae.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="cifar10",
         channels=(64, 128, 256),

@@ -7,11 +7,12 @@ image with a twelfth of the pixels and of the variance: KL weighs a tenth beside
 exponent's size.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="digits",
         channels=(32, 64),

@@ -8,7 +8,8 @@ Several folders are told apart by a label: prepare with --label=flowers, train w
 Weights are those of Oxford Buildings in arXiv 2206.13903, the length is a guess.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 CHANNELS = {
     "32": (64, 128, 256),
@@ -21,7 +22,7 @@ CHANNELS = {
 def get_config(variant: str = ""):
     words = [word.strip() for word in variant.split(",")]
     size = next((word for word in words if word in CHANNELS), "128")
-    return images(
+    return image_config(
         ",".join(word for word in words if word != size),
         name="image_folder",
         shape=(int(size), int(size), 3),

@@ -8,11 +8,12 @@ SSIM 0.898 and MSE 0.009 for asintrovae. S-IntroVAE's authors advise method.b_ne
 exceeds that of fakes.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="mnist",
         channels=(64, 128),

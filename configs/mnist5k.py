@@ -8,11 +8,12 @@ Words: a method, paper | released | recommended, tiny. Weights are MNIST's of ar
 chosen for two CPU cores.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="mnist5k",
         channels=(8, 16),

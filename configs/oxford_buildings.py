@@ -7,11 +7,12 @@ Words: a method, paper | released | recommended, tiny. For comparison, the paper
 MSE 0.013 for asintrovae, on images that are no longer published (docs/data.md).
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="oxford_buildings",
         channels=(64, 128, 256, 512, 512),

@@ -5,11 +5,12 @@
 Words: a method, paper | released | recommended, tiny. No paper uses them; weights are those of Oxford Buildings.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="photos128",
         channels=(32, 64, 128, 128, 128),

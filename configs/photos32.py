@@ -6,11 +6,12 @@ Words: a method, paper | released | recommended, tiny. No paper uses them; weigh
 IntroVAE's margin a tenth of theirs.
 """
 
-from asvae_jax.presets import Betas, IntroVaeBetas, images
+from asvae_jax.presets.image import image_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
 
 def get_config(variant: str = ""):
-    return images(
+    return image_config(
         variant,
         name="photos32",
         channels=(32, 64, 128),

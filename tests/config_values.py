@@ -1,13 +1,15 @@
 """Configs and sections as plain values that several test files look at."""
 
-from asvae_jax import presets
+from asvae_jax.presets.image import image_config, image_data
+from asvae_jax.presets.toy import toy_config
+from asvae_jax.presets.variants import Betas, IntroVaeBetas
 
-BETAS = presets.Betas(0.3, 0.2, 0.9)
+BETAS = Betas(0.3, 0.2, 0.9)
 
 
 def raw(variant="asintrovae", **changes):
     """A toy config as plain values; `changes` are `section__key`."""
-    values = presets.toys(variant, name="8gaussians").to_dict()
+    values = toy_config(variant, name="8gaussians").to_dict()
     for path, value in changes.items():
         section, _, key = path.rpartition("__")
         (values[section] if section else values)[key] = value
@@ -16,11 +18,11 @@ def raw(variant="asintrovae", **changes):
 
 def data_section(name):
     """The usual data section of an image set as plain values."""
-    return presets.image_data(name, batch_size=32, data_dir="data")
+    return image_data(name, batch_size=32, data_dir="data")
 
 
 def digits(variant=""):
-    return presets.images(
+    return image_config(
         variant, name="digits", shape=(8, 8, 1), channels=(16, 32), latent_dim=8, batch_size=64, steps=1000,
-        betas=BETAS, introvae=presets.IntroVaeBetas(1.0, 0.05, 0.5, 10.0), warmup_steps=100,
+        betas=BETAS, introvae=IntroVaeBetas(1.0, 0.05, 0.5, 10.0), warmup_steps=100,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from asvae_jax.config import resolve_data
 from asvae_jax.data.packaged import packaged_file
 from asvae_jax.data.prepare import BUILDERS, PreparedSet, default_manual_dir, prepare
 from asvae_jax.data.sources import SourceFile
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.settings import ImageData
 
 _PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")

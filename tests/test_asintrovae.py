@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gradient_terms import decoder_terms, encoder_terms
-from toy_runs import BATCH, LATENT, assert_close, is_zero, toy_config, toy_inputs
+from toy_runs import BATCH, LATENT, assert_close, is_zero, tiny_toy, toy_inputs
 
 from asvae_jax import methods, streams
 from asvae_jax.distance import as_distance
@@ -20,7 +20,7 @@ from asvae_jax.update import make_update
 
 @pytest.fixture(scope="module")
 def networks():
-    return make_networks(toy_config("asintrovae"))
+    return make_networks(tiny_toy("asintrovae"))
 
 
 def by_hand(config, step):
@@ -51,7 +51,7 @@ def readings(config, step):
 )
 def test_readings_weigh_d_and_squash_the_kl_where_they_say(reading, encoder_factor, decoder_factor, squashed_kl):
     # So small a b_neg that the summed distance does not saturate the exponential.
-    config, step = toy_config(f"asintrovae,{reading}", b_neg=0.002), 2
+    config, step = tiny_toy(f"asintrovae,{reading}", b_neg=0.002), 2
     metrics, terms = readings(config, step)
     s, c, d = by_hand(config, step)
     assert 0.2 < c < 0.6 and d > 1e-3
@@ -82,7 +82,7 @@ def test_sums_are_the_batch_squared_and_z_times_the_means(over_pairs, over_dims)
         over_dims_decoder=over_dims,
     )
     # At step 0 the KL weighs nothing, so that the decoder's adversarial term is 0.5 s b_kl D.
-    config = toy_config("asintrovae", **words)
+    config = tiny_toy("asintrovae", **words)
     metrics, terms = readings(config, step=0)
     _, c, d = by_hand(config, step=0)
     assert c == 0
@@ -93,7 +93,7 @@ def test_sums_are_the_batch_squared_and_z_times_the_means(over_pairs, over_dims)
 
 def test_encoder_climbs_d_and_decoder_descends_it():
     # Without reconstruction and KL (step 0), D is all that the adversarial terms know.
-    config = toy_config("asintrovae", b_rec=0.0)
+    config = tiny_toy("asintrovae", b_rec=0.0)
     terms, decoder = encoder_terms(config, only=["encoder/adversarial", "as_distance"]), decoder_terms(config)
     d = 2 * by_hand(config, 0)[2]
     # (1 / alpha) exp(-alpha s b_neg D) has the slope -s b_neg exp(-alpha s b_neg D) in D.
@@ -118,7 +118,7 @@ OUTSIDE = dict(distance_in="loss", kl_schedule="none", kl_rate=0.0, w_enc=3.0, w
 
 @pytest.mark.parametrize("pairs", ["rec_fake", "real_fake"])
 def test_distance_outside_the_exponential_stands_beside_sintrovae(pairs):
-    config = toy_config("asintrovae", **OUTSIDE, distance_pairs=pairs)
+    config = tiny_toy("asintrovae", **OUTSIDE, distance_pairs=pairs)
     metrics, terms = readings(config, step=0)
     s, _, _ = by_hand(config, step=0)
     other = s.q_rec if pairs == "rec_fake" else s.q_real
@@ -127,23 +127,23 @@ def test_distance_outside_the_exponential_stands_beside_sintrovae(pairs):
     # s is 0.5.
     assert metrics["encoder/distance"] == pytest.approx(-0.5 * 3 * d, rel=1e-4)
     assert terms["distance"] == pytest.approx(0.5 * 4 * d, rel=1e-4)
-    plain_metrics, plain_terms = readings(toy_config("sintrovae", b_neg=0.1), step=0)
+    plain_metrics, plain_terms = readings(tiny_toy("sintrovae", b_neg=0.1), step=0)
     for name in ("encoder/adversarial", "encoder/kl", "saturated", "exponent_fake"):
         assert metrics[name] == pytest.approx(float(plain_metrics[name]), rel=1e-5)
     assert terms["adversarial"] == pytest.approx(float(plain_terms["adversarial"]), rel=1e-5)
 
 
 def test_without_annealing_kl_and_distance_both_have_their_whole_weight():
-    config = toy_config("asintrovae", kl_schedule="none", kl_rate=0.0, b_neg=0.002)
+    config = tiny_toy("asintrovae", kl_schedule="none", kl_rate=0.0, b_neg=0.002)
     metrics, terms = readings(config, step=0)
-    s, _, d = by_hand(toy_config("asintrovae"), step=0)
+    s, _, d = by_hand(tiny_toy("asintrovae"), step=0)
     kl = float(sum(jnp.mean(kl_to_standard_normal(q)) for q in (s.q_rec, s.q_fake)))
     assert metrics["kl_weight"] == 1
     assert terms["adversarial"] == pytest.approx(0.5 * 0.5 * 0.3 * (kl + LATENT * d), rel=1e-4)
 
 
 def test_distance_between_real_and_fake_moves_the_encoder_by_both_and_the_decoder_by_fake(networks):
-    config = toy_config("asintrovae", **OUTSIDE, distance_pairs="real_fake")
+    config = tiny_toy("asintrovae", **OUTSIDE, distance_pairs="real_fake")
     state, images, noise = toy_inputs(config)
     encoder, decoder = state.params["encoder"], state.params["decoder"]
 
@@ -160,7 +160,7 @@ def test_distance_between_real_and_fake_moves_the_encoder_by_both_and_the_decode
 
 @pytest.mark.parametrize(("where", "unit"), [("loss", 1.0), ("exponent", 0.5 * 0.3)])
 def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as_was_asked(networks, where, unit):
-    config = partial(toy_config, "asintrovae", distance_in=where, distance_pairs="real_fake")
+    config = partial(tiny_toy, "asintrovae", distance_in=where, distance_pairs="real_fake")
     fixed, balanced, without = config(w_dec=1.0), config(w_dec=5.0, balance_pulls=True), config(w_dec=0.0)
     state, images, noise = toy_inputs(fixed)
     encoder = state.params["encoder"]
@@ -182,7 +182,7 @@ def test_a_balanced_distance_pulls_at_fake_images_as_many_times_as_hard_as_kl_as
 
 def test_a_balanced_distance_that_pulls_at_nothing_weighs_nothing():
     # Codes so narrow that far ones do not see each other: nothing bounds D, and at fake images it is flat.
-    config = toy_config("asintrovae", balance_pulls=True, kernel="product", squash_distance=False, **OUTSIDE)
+    config = tiny_toy("asintrovae", balance_pulls=True, kernel="product", squash_distance=False, **OUTSIDE)
     state, images, noise = toy_inputs(config)
     head = state.params["encoder"]["head"]
     narrow = {**state.params["encoder"], "head": {**head, "bias": head["bias"].at[LATENT:].add(-40.0)}}
@@ -195,7 +195,7 @@ MEANS = dict(**OUTSIDE, distance_pairs="real_fake", kernel="product", bandwidth=
 
 
 def test_distance_between_the_means_has_a_root_of_its_own():
-    config = toy_config("asintrovae", **MEANS, root_distance=True, means_bandwidths=(0.4, 0.05))
+    config = tiny_toy("asintrovae", **MEANS, root_distance=True, means_bandwidths=(0.4, 0.05))
     metrics, terms = readings(config, step=0)
     s, _, _ = by_hand(config, step=0)
     d = as_distance(s.q_real, s.q_fake, kernel="product", bandwidth=1.0)
@@ -210,7 +210,7 @@ def test_distance_between_the_means_has_a_root_of_its_own():
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (5, 0.0), (7, 0.4), (10, 1.0), (20, 1.0)])
 def test_distance_between_the_means_begins_to_count_when_it_is_asked_to(step, share):
     # Of 20 steps.
-    config = partial(toy_config, "asintrovae", **MEANS)
+    config = partial(tiny_toy, "asintrovae", **MEANS)
     alone, beside, rising = (
         [metrics["encoder/distance"], terms["distance"]]
         for metrics, terms in (
@@ -226,7 +226,7 @@ def test_distance_between_the_means_begins_to_count_when_it_is_asked_to(step, sh
 @pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (5, 1.0), (7, 0.7), (10, 0.25), (20, 0.25)])
 def test_the_exponential_lasts_in_the_late_game(step, factor):
     # Of 20 steps, over 5 to 10 of which alpha falls.
-    config = partial(toy_config, "asintrovae", **MEANS)
+    config = partial(tiny_toy, "asintrovae", **MEANS)
     late = readings(config(late_from=0.25, late_alpha_factor=0.25), step)[0]
     expected = readings(config(alpha=2 * factor), step)[0]
     for name in ("exponent_fake", "encoder/adversarial"):
@@ -237,7 +237,7 @@ def test_the_exponential_lasts_in_the_late_game(step, factor):
 @pytest.mark.parametrize("where", ["loss", "exponent"])
 def test_the_encoder_weighs_the_distance_otherwise_in_the_late_game(where, step, factor):
     # Of 20 steps, over 5 to 10 of which the encoder's weight falls; the decoder's stays.
-    config = partial(toy_config, "asintrovae", **{**MEANS, "distance_in": where})
+    config = partial(tiny_toy, "asintrovae", **{**MEANS, "distance_in": where})
     late, of_decoder = readings(config(w_enc=3.0, late_from=0.25, late_w_enc_factor=0.25), step)
     expected, as_ever = readings(config(w_enc=3.0 * factor), step)
     for metrics, other in ((late, expected), (of_decoder, as_ever)):
@@ -249,7 +249,7 @@ def test_the_encoder_weighs_the_distance_otherwise_in_the_late_game(where, step,
 @pytest.mark.parametrize(("step", "inside"), [(0, 0.0), (5, 0.0), (7, 0.4), (10, 1.0), (20, 1.0)])
 def test_the_distance_moves_into_the_exponent_in_the_late_game(step, inside):
     # Of 20 steps, over 5 to 10 of which it moves.
-    config = partial(toy_config, "asintrovae", kl_schedule="none", kl_rate=0.0, distance_pairs="real_fake")
+    config = partial(tiny_toy, "asintrovae", kl_schedule="none", kl_rate=0.0, distance_pairs="real_fake")
     moving, of_decoder = readings(config(w_enc=3.0, distance_in="loss_then_exponent", late_from=0.25), step)
     outside, of_decoder_outside = readings(config(w_enc=3.0 * (1 - inside), distance_in="loss"), step)
     within, _ = readings(config(w_enc=3.0 * inside, distance_in="exponent"), step)
@@ -262,7 +262,7 @@ def test_the_distance_moves_into_the_exponent_in_the_late_game(step, inside):
 
 
 def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):
-    config = partial(toy_config, "asintrovae", **MEANS, balance_pulls=True)
+    config = partial(tiny_toy, "asintrovae", **MEANS, balance_pulls=True)
     state, images, noise = toy_inputs(config())
     encoder = state.params["encoder"]
 
@@ -287,7 +287,7 @@ def test_each_of_two_balanced_distances_pulls_as_hard_as_was_asked(networks):
 def test_the_decoders_stake_grows_over_the_second_half(step, factor, balance_pulls):
     # Of 20 steps.
     config = partial(
-        toy_config, "asintrovae", distance_in="loss", distance_pairs="real_fake", kl_schedule="none", kl_rate=0.0,
+        tiny_toy, "asintrovae", distance_in="loss", distance_pairs="real_fake", kl_schedule="none", kl_rate=0.0,
         balance_pulls=balance_pulls,
     )  # fmt: skip
     one, grown = (readings(config(w_dec_growth=growth), step)[1]["distance"] for growth in (1.0, 3.0))
@@ -295,7 +295,7 @@ def test_the_decoders_stake_grows_over_the_second_half(step, factor, balance_pul
 
 
 def test_a_constant_distance_gates_and_moves_nothing():
-    config = toy_config("asintrovae", kernel="constant", over_pairs_encoder="sum", b_neg=0.002)
+    config = tiny_toy("asintrovae", kernel="constant", over_pairs_encoder="sum", b_neg=0.002)
     terms = encoder_terms(config, only=["as_distance"])
     assert all(is_zero(gradient) for gradient in terms["as_distance"])
     metrics, _ = readings(config, step=0)
@@ -303,13 +303,13 @@ def test_a_constant_distance_gates_and_moves_nothing():
 
 
 def test_slope_of_the_codes_reaches_the_encoder_alone():
-    config = toy_config("asintrovae", slope_weight=0.4, slope_until=0.5)
+    config = tiny_toy("asintrovae", slope_weight=0.4, slope_until=0.5)
     step = config.training.steps // 4
     state, images, noise = toy_inputs(config)
     encoder, networks = state.params["encoder"], make_networks(config)
     with_term, without = (
         methods.make_method(c).encoder_loss(encoder, state.params["decoder"], images, noise, jnp.int32(step))
-        for c in (config, toy_config("asintrovae"))
+        for c in (config, tiny_toy("asintrovae"))
     )
     jacobians = jax.vmap(jax.jacrev(lambda x: networks.encode(encoder, x[None]).mean[0]))(images)
     along = jnp.einsum("bz,bzd->bd", noise.eps_fake, jacobians)
@@ -322,21 +322,21 @@ def test_slope_of_the_codes_reaches_the_encoder_alone():
 
 
 def test_slope_of_the_codes_is_free_once_the_bound_has_fallen():
-    config = toy_config("asintrovae", slope_weight=0.4, slope_until=0.5)
+    config = tiny_toy("asintrovae", slope_weight=0.4, slope_until=0.5)
     half = config.training.steps // 2
     slopes = [float(readings(config, step)[0]["encoder/slope"]) for step in (half - 1, half, half + 1)]
     assert slopes[0] > 0 and slopes[1:] == [0, 0]
 
 
 def test_root_of_the_distance_is_the_distance_itself():
-    config = toy_config("asintrovae", root_distance=True)
+    config = tiny_toy("asintrovae", root_distance=True)
     metrics, _ = readings(config, step=0)
     assert metrics["as_distance"] == pytest.approx((LATENT * by_hand(config, 0)[2]) ** 0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("reading", ["paper", "released"])
 def test_kl_weight_counts_all_steps_of_the_run_warm_up_included(reading):
-    config = toy_config(f"asintrovae,{reading}")
+    config = tiny_toy(f"asintrovae,{reading}")
     state, images, noise = toy_inputs(config)
     warm_up, adversarial = jax.jit(make_update(config.warmup())), jax.jit(make_update(config))
     for _ in range(2):

@@ -12,7 +12,6 @@ from command_line import command, terminal  # noqa: F401
 from training_runs import arguments, assert_bit_equal, assert_close, digits, ended, records, started, toy
 from training_runs import wait_until as wait
 
-from asvae_jax import presets
 from asvae_jax.best import BestCheckpoint
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import resolve
@@ -21,6 +20,7 @@ from asvae_jax.distributed import make_mesh
 from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import CheckpointError, ConfigError, NotFiniteError
 from asvae_jax.evaluation import evaluate
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.run import BEST, CHECKPOINTS, Run, load_run
 from asvae_jax.settings import TOY_LIMITS, Config
 from asvae_jax.start import fresh_state
@@ -278,7 +278,7 @@ def test_settings_that_make_no_sense_are_refused(words, changes, said):
 
 @pytest.mark.parametrize("name", TOY_LIMITS)
 def test_toys_without_modes_have_no_best_by_modes(name):
-    config = presets.toys("vae,tiny", name=name)
+    config = toy_config("vae,tiny", name=name)
     config.evaluation.update(best="modes_hit", every_steps=10)
     if mode_centres(name) is None:
         with pytest.raises(ConfigError, match=f"{name} has no modes"):

@@ -15,7 +15,7 @@ from training_runs import run
 from asvae_jax.config import resolve_data
 from asvae_jax.data.prepare import prepare
 from asvae_jax.errors import StorageError
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 
 SET = "faces25"
 SERVER = ["-m", "moto.server", "-H", "127.0.0.1", "-p"]

@@ -7,9 +7,9 @@ import pytest
 from config_values import digits, raw
 from training_runs import ROOT
 
-from asvae_jax import presets
 from asvae_jax.config import load_file, of_this_version, resolve
 from asvae_jax.errors import ConfigError
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.settings import METHOD_SETTINGS, TOY_LIMITS, ImageData, ToyData
 
 WORDS = ["", "vae", "introvae", "sintrovae", "asintrovae", "asintrovae,released", "asintrovae,paper", "wgan_gp"]
@@ -19,7 +19,7 @@ WORDS = ["", "vae", "introvae", "sintrovae", "asintrovae", "asintrovae,released"
 @pytest.mark.parametrize("name", TOY_LIMITS)
 def test_every_method_resolves_on_every_toy(name, size):
     for word in WORDS:
-        config = resolve(presets.toys(word + size, name=name))
+        config = resolve(toy_config(word + size, name=name))
         assert config.method.name == (word.partition(",")[0] or "asintrovae")
         assert isinstance(config.method, METHOD_SETTINGS[config.method.name])
         assert isinstance(config.data, ToyData) and config.is_toy and config.example_shape == (2,)
@@ -134,12 +134,12 @@ def test_recommended_reading_is_of_any_batch_size_and_needs_no_warm_up():
         assert method.alpha == other.alpha and method.late_alpha_factor < 1 == other.late_alpha_factor
     # Where modes lie apart the encoder plays the game of C1 whatever the weight of KL.
     light, heavy = (resolve(raw(f"asintrovae,recommended,{word}")).method for word in ("c1", "c3"))
-    rings = resolve(presets.toys("asintrovae,recommended", name="rings")).method
+    rings = resolve(toy_config("asintrovae,recommended", name="rings")).method
     for weight in ("w_enc", "w_exp", "slope_weight"):
         assert getattr(heavy, weight) / heavy.b_kl == pytest.approx(getattr(light, weight) / light.b_kl)
     assert rings.b_kl < light.b_kl and rings.w_exp == light.w_exp == 1
     # Many modes are found late, and an encoder that is too fast by then leaves some unfound.
-    many = resolve(presets.toys("asintrovae,recommended", name="25gaussians")).optimizer
+    many = resolve(toy_config("asintrovae,recommended", name="25gaussians")).optimizer
     assert (optimizer.encoder_factor, optimizer.encoder_rise) == (9.0, 1.0) > (many.encoder_factor, many.encoder_rise)
     assert config.training.warmup_steps == 0 < resolve(raw("asintrovae")).training.warmup_steps
     assert (optimizer.b1, optimizer.b2) == (0.0, 0.99)

@@ -6,9 +6,9 @@ import pytest
 from config_values import data_section, digits, raw
 from training_runs import ROOT
 
-from asvae_jax import presets
 from asvae_jax.config import load_file, resolve, resolve_data
 from asvae_jax.errors import ConfigError
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.settings import IMAGE_SETS
 
 
@@ -320,7 +320,7 @@ def test_usual_data_section_of_every_image_set_is_whole(name):
 )
 def test_mistakes_in_variants_are_named(variant, message):
     with pytest.raises(ConfigError, match=message):
-        presets.toys(variant, name="8gaussians")
+        toy_config(variant, name="8gaussians")
 
 
 def test_images_know_no_columns_of_table_1():
@@ -347,6 +347,7 @@ def test_a_config_file_that_fails_is_named_with_its_line(content, variant, messa
 
 def test_a_config_file_need_not_know_variants(tmp_path):
     (tmp_path / "own.py").write_text(
-        "from asvae_jax import presets\ndef get_config():\n    return presets.toys('vae,tiny', name='8gaussians')"
+        "from asvae_jax.presets.toy import toy_config\n"
+        "def get_config():\n    return toy_config('vae,tiny', name='8gaussians')"
     )
-    assert resolve(load_file(f"{tmp_path}/own.py")) == resolve(presets.toys("vae,tiny", name="8gaussians"))
+    assert resolve(load_file(f"{tmp_path}/own.py")) == resolve(toy_config("vae,tiny", name="8gaussians"))

@@ -14,7 +14,7 @@ from asvae_jax.config import resolve_data
 from asvae_jax.data import packaged
 from asvae_jax.data.records import Split
 from asvae_jax.errors import DataError, StorageError
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.settings import ImageData
 
 SETS = {"digits": (8, 8, 1), "mnist5k": (28, 28, 1)}
@@ -26,7 +26,7 @@ LOAD = """
 import sys
 from asvae_jax.config import resolve_data
 from asvae_jax.data.records import Split
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 data = resolve_data(image_data("digits", batch_size=16, data_dir=sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

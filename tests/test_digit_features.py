@@ -14,7 +14,7 @@ from asvae_jax.data.records import Split
 from asvae_jax.errors import DataError
 from asvae_jax.features import digits, train_digits, weights
 from asvae_jax.features.networks import open_network
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from training_runs import digits
 from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import DataError
 from asvae_jax.examples import Examples
-from asvae_jax.presets import INCEPTION_FILE
+from asvae_jax.presets.image import INCEPTION_FILE
 from asvae_jax.run import load_run, reconstruct
 from asvae_jax.settings import Config
 from asvae_jax.train import train

@@ -12,7 +12,7 @@ from asvae_jax.data.records import Split
 from asvae_jax.errors import RunError
 from asvae_jax.examples import Examples
 from asvae_jax.foreign import FOREIGNNESS, fit, score_sets, separation, table
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.run import Run
 from asvae_jax.scores import score
 from asvae_jax.train import train

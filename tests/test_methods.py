@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gradient_terms import by_terms, decoder_terms, encoder_terms
-from toy_runs import assert_close, is_zero, toy_config, toy_inputs
+from toy_runs import assert_close, is_zero, tiny_toy, toy_inputs
 
 from asvae_jax import methods, streams
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, sample
@@ -36,18 +36,18 @@ def stream_means(s):
 
 @pytest.fixture(scope="module")
 def networks():
-    return make_networks(toy_config("sintrovae"))
+    return make_networks(tiny_toy("sintrovae"))
 
 
 @pytest.fixture(scope="module")
 def inputs():
-    return toy_inputs(toy_config("sintrovae"))
+    return toy_inputs(tiny_toy("sintrovae"))
 
 
 @pytest.fixture(scope="module", params=INTROSPECTIVE)
 def introspective(request):
     """(name, gradients of the encoder phase's terms, of the decoder phase's)."""
-    config = toy_config(request.param, **ALIVE[request.param])
+    config = tiny_toy(request.param, **ALIVE[request.param])
     return request.param, encoder_terms(config, step=2), decoder_terms(config, step=2)
 
 
@@ -55,7 +55,7 @@ def introspective(request):
 
 
 def test_vae_moves_both_networks_by_the_reconstruction_and_the_encoder_alone_by_the_kl():
-    terms = encoder_terms(toy_config("vae"))
+    terms = encoder_terms(tiny_toy("vae"))
     encoder, decoder, _ = terms["encoder/reconstruction"]
     assert not is_zero(encoder) and not is_zero(decoder)
     encoder, decoder, _ = terms["encoder/kl"]
@@ -63,17 +63,17 @@ def test_vae_moves_both_networks_by_the_reconstruction_and_the_encoder_alone_by_
 
 
 def test_vae_has_one_phase():
-    assert methods.make_method(toy_config("vae")).decoder_loss is None
+    assert methods.make_method(tiny_toy("vae")).decoder_loss is None
 
 
 def test_warm_up_is_the_plain_vae_in_pixel_units():
     # IntroVAE's own losses have no scale, its warm-up has.
-    setting = toy_config("introvae").warmup().method
+    setting = tiny_toy("introvae").warmup().method
     assert (setting.name, setting.b_rec, setting.b_kl, setting.scale) == ("vae", 0.2, 0.3, 0.5)
 
 
 def test_warm_up_has_the_scale_of_its_method():
-    assert toy_config("sintrovae", method__scale=0.3).warmup().method.scale == 0.3
+    assert tiny_toy("sintrovae", method__scale=0.3).warmup().method.scale == 0.3
 
 
 # Encoder phase
@@ -143,7 +143,7 @@ def test_rec_target_gradient_switch(rec_target_gradient, networks, inputs):
 @pytest.mark.parametrize("name", ["sintrovae", "asintrovae"])
 def test_methods_obey_the_rec_target_switch(name):
     for switch in (True, False):
-        config = toy_config(name, rec_target_gradient=switch)
+        config = tiny_toy(name, rec_target_gradient=switch)
         _, _, images = encoder_terms(config, step=2, only=["encoder/adversarial"])["encoder/adversarial"]
         assert is_zero(images) is not switch
 
@@ -153,7 +153,7 @@ def test_z_is_the_sample_of_the_real_codes(inputs, networks):
     encoder, decoder = state.params["encoder"], state.params["decoder"]
     expected = sample(networks.encode(encoder, images), noise.eps_real)
     for name in ("vae", *INTROSPECTIVE):
-        phase = methods.make_method(toy_config(name)).encoder_loss(encoder, decoder, images, noise, jnp.int32(0))
+        phase = methods.make_method(tiny_toy(name)).encoder_loss(encoder, decoder, images, noise, jnp.int32(0))
         np.testing.assert_allclose(phase.z, expected, rtol=1e-6, atol=1e-7)
 
 
@@ -218,7 +218,7 @@ def test_redecodings_see_codes_and_targets_as_constants(introspective, networks,
 
 
 def test_gamma_r_decides_about_redecodings_and_the_decoder_but_not_the_encoder():
-    negligible, large = toy_config("asintrovae"), toy_config("asintrovae", **REDECODING)
+    negligible, large = tiny_toy("asintrovae"), tiny_toy("asintrovae", **REDECODING)
     assert negligible.method.gamma_r <= streams.NEGLIGIBLE_GAMMA_R
     state, images, noise = toy_inputs(negligible)
     (without, metrics), (with_it, more) = (jax.jit(make_update(c))(state, images, noise) for c in (negligible, large))
@@ -232,7 +232,7 @@ def test_gamma_r_decides_about_redecodings_and_the_decoder_but_not_the_encoder()
 @pytest.mark.parametrize("name", INTROSPECTIVE)
 def test_decoder_phase_judges_by_the_updated_encoder_with_the_same_z_and_noise(name):
     # A rate at which one step moves the encoder visibly.
-    config = toy_config(name, optimizer__learning_rate=0.2, **ALIVE[name])
+    config = tiny_toy(name, optimizer__learning_rate=0.2, **ALIVE[name])
     state, images, noise = toy_inputs(config)
     method = methods.make_method(config)
     new, metrics = jax.jit(make_update(config))(state, images, noise)
@@ -249,14 +249,14 @@ def test_decoder_phase_judges_by_the_updated_encoder_with_the_same_z_and_noise(n
 
 
 def test_critic_does_not_move_the_generator():
-    terms = encoder_terms(toy_config("wgan_gp"))
+    terms = encoder_terms(tiny_toy("wgan_gp"))
     for term in ("encoder/wasserstein", "encoder/gradient_penalty"):
         critic, generator, _ = terms[term]
         assert not is_zero(critic) and is_zero(generator), term
 
 
 def test_generator_is_judged_on_fresh_codes_and_never_sees_the_data():
-    config = toy_config("wgan_gp")
+    config = tiny_toy("wgan_gp")
     state, images, noise = toy_inputs(config)
     method, networks = methods.make_method(config), make_networks(config)
     critic, generator = state.params["encoder"], state.params["decoder"]
@@ -269,7 +269,7 @@ def test_generator_is_judged_on_fresh_codes_and_never_sees_the_data():
 
 
 def test_critic_moves_at_each_step_and_generator_at_every_third():
-    config = toy_config("wgan_gp", critic_steps=3)
+    config = tiny_toy("wgan_gp", critic_steps=3)
     state, images, noise = toy_inputs(config)
     update = jax.jit(make_update(config))
     moved = []
@@ -289,7 +289,7 @@ def test_critic_moves_at_each_step_and_generator_at_every_third():
 
 
 def test_wgan_gp_without_mixing_weights_is_refused():
-    config = toy_config("wgan_gp")
+    config = tiny_toy("wgan_gp")
     state, images, noise = toy_inputs(config)
     with pytest.raises(ValueError, match=r"wgan_gp needs StepNoise\.mix"):
         make_update(config)(state, images, noise._replace(mix=None))
@@ -300,7 +300,7 @@ def test_wgan_gp_without_mixing_weights_is_refused():
 
 def test_logged_terms_add_up_to_the_loss():
     for name in ("vae", *INTROSPECTIVE, "wgan_gp"):
-        config = toy_config(name)
+        config = tiny_toy(name)
         state, images, noise = toy_inputs(config)
         params = state.params
         phase = methods.make_method(config).encoder_loss(
@@ -312,7 +312,7 @@ def test_logged_terms_add_up_to_the_loss():
 
 def test_clamped_log_variances_are_counted():
     for low_high, expected in (((-30.0, 20.0), 0.0), ((5.0, 6.0), 1.0)):
-        config = toy_config("vae", model__logvar_range=low_high)
+        config = tiny_toy("vae", model__logvar_range=low_high)
         state, images, noise = toy_inputs(config)
         params = state.params
         phase = methods.make_method(config).encoder_loss(
@@ -322,14 +322,14 @@ def test_clamped_log_variances_are_counted():
 
 
 def test_active_units_are_the_dimensions_whose_means_vary():
-    config = toy_config("vae")
+    config = tiny_toy("vae")
     varied = jnp.linspace(-1, 1, 8)
     q = Gaussian(jnp.stack([varied, 0.01 * varied, varied + 3], axis=1), jnp.zeros((8, 3)))
     assert streams.code_health(config, [q])["active_units"] == 2
 
 
 def test_saturation_is_the_share_of_examples_below_a_millionth():
-    setting = toy_config("sintrovae").method
+    setting = tiny_toy("sintrovae").method
     # Exponents -2 * 0.5 * (0.2 * err + 0.9 * kl): -1 and -100.
     metrics = streams.saturation(setting, jnp.array([0.5, 50.0]), jnp.array([1.0, 100.0]), alpha=2.0)
     assert metrics["saturated"] == 0.5

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toy_runs import BATCH, assert_close, first_moments, toy_config, toy_inputs
+from toy_runs import BATCH, assert_close, first_moments, tiny_toy, toy_inputs
 
-from asvae_jax import presets
 from asvae_jax.config import resolve
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.update import init_state, make_update
 
 
@@ -29,7 +29,7 @@ from asvae_jax.update import init_state, make_update
     ],
 )
 def test_moving_average(half_life_images, ramp_up, step, decay):
-    config = toy_config("vae", ema__half_life_images=half_life_images, ema__ramp_up=ramp_up)
+    config = tiny_toy("vae", ema__half_life_images=half_life_images, ema__ramp_up=ramp_up)
     state, images, noise = toy_inputs(config)
     # An average of zeros shows the new weights' share alone, one of ones what is kept.
     zeros, ones = (jax.tree.map(lambda p, value=value: jnp.full_like(p, value), state.params) for value in (0, 1))
@@ -43,19 +43,19 @@ def test_moving_average(half_life_images, ramp_up, step, decay):
 
 
 def test_average_starts_at_the_initial_weights():
-    state = init_state(toy_config("vae"), jax.random.key(0))
+    state = init_state(tiny_toy("vae"), jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, state.ema, state.params)
 
 
 def test_presets_average_is_the_published_decay():
-    config = resolve(presets.toys("vae", name="rings"))
+    config = resolve(toy_config("vae", name="rings"))
     assert 0.5 ** (config.data.batch_size / config.ema.half_life_images) == pytest.approx(0.999, rel=1e-12)
 
 
 def test_clipping_shortens_long_gradients_and_reports_their_length():
     norms = {}
     for clip_norm in (0.0, 1e-3, 1e6):
-        config = toy_config("vae", optimizer__clip_norm=clip_norm)
+        config = tiny_toy("vae", optimizer__clip_norm=clip_norm)
         new, metrics = jax.jit(make_update(config))(*toy_inputs(config))
         norms[clip_norm] = {name: float(optax.tree.norm(m)) / 0.1 for name, m in first_moments(new).items()}
         reported = {name: float(metrics[f"{name}/gradient_norm"]) for name in new.params}
@@ -77,7 +77,7 @@ def test_clipping_shortens_long_gradients_and_reports_their_length():
     ],
 )
 def test_rate_falls_at_its_milestones_or_over_all_steps(fall, rates):
-    config = toy_config("vae", **fall)
+    config = tiny_toy("vae", **fall)
     state, images, noise = toy_inputs(config)
     update = jax.jit(make_update(config))
     lengths = []
@@ -96,7 +96,7 @@ def test_rate_falls_at_its_milestones_or_over_all_steps(fall, rates):
 
 @pytest.mark.parametrize("name", ["vae", "sintrovae"])
 def test_encoder_moves_at_its_own_multiple_of_the_rate(name):
-    config = toy_config(name, optimizer__encoder_factor=4.0)
+    config = tiny_toy(name, optimizer__encoder_factor=4.0)
     state, images, noise = toy_inputs(config)
     new, _ = jax.jit(make_update(config))(state, images, noise)
     moves = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), new.params, state.params)
@@ -108,7 +108,7 @@ def test_encoder_moves_at_its_own_multiple_of_the_rate(name):
 @pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (5, 2.5), (10, 4.0), (15, 4.0)])
 def test_encoder_rate_rises_to_its_multiple(step, factor):
     # Of 20 steps.
-    config = toy_config("vae", optimizer__encoder_factor=4.0, optimizer__encoder_rise=0.5)
+    config = tiny_toy("vae", optimizer__encoder_factor=4.0, optimizer__encoder_rise=0.5)
     state, images, noise = toy_inputs(config)
     state = state._replace(step=jnp.int32(step))
     new, _ = jax.jit(make_update(config))(state, images, noise)

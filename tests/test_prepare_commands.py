@@ -15,7 +15,7 @@ from training_runs import run
 from asvae_jax import __main__ as commands
 from asvae_jax.commands.arguments import image_data_of
 from asvae_jax.data.prepare import open_prepared, prepare_command
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.provenance import commit
 
 WITHOUT_TENSORFLOW = """

@@ -20,7 +20,7 @@ from asvae_jax.data.records import Split
 from asvae_jax.distributed import make_mesh
 from asvae_jax.dry_run import dry_run
 from asvae_jax.errors import ConfigError, DataError
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.settings import ImageData
 from asvae_jax.training_data import TrainingData
 

@@ -25,7 +25,7 @@ from asvae_jax.generation import (
     read_reference,
     write_reference,
 )
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.run import Run
 from asvae_jax.train import train
 

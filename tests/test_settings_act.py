@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
-from toy_runs import METHODS, toy_config, toy_inputs
+from toy_runs import METHODS, tiny_toy, toy_inputs
 
 from asvae_jax.settings import METHOD_SETTINGS
 from asvae_jax.update import make_update
@@ -40,7 +40,7 @@ ACTING = [(name, f.name) for name in METHODS for f in dataclasses.fields(METHOD_
 @functools.cache
 def gradients_after_one_step(variant, step, **changes):
     """Adam's moments, which hold the gradients: Adam itself hides a gradient's size."""
-    config = toy_config(variant, **changes)
+    config = tiny_toy(variant, **changes)
     state, images, noise = toy_inputs(config)
     state, _ = make_update(config)(state._replace(step=jnp.int32(step)), images, noise)
     return state.opt_state

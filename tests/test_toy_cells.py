@@ -10,11 +10,11 @@ from command_line import terminal  # noqa: F401
 from toy_cells import BUDGET, tiny  # noqa: F401
 from training_runs import toy
 
-from asvae_jax import presets
 from asvae_jax.config import resolve
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import evaluate, toy_figures
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
+from asvae_jax.presets.toy import TABLE1_BETAS, toy_config
 from asvae_jax.train import train
 
 
@@ -22,7 +22,7 @@ def test_a_cell_is_its_run(table, tmp_path):
     table("--betas", "c2", "--toys", "--variants", "asintrovae,released", "--seeds", 0, 7)
     cell = Cell("8gaussians", "c2", "asintrovae,released", (), 7)
     config = cell.config(BUDGET)
-    assert (config.method.b_kl, config.method.b_rec, config.method.b_neg) == presets.TABLE1_BETAS["c2"]
+    assert (config.method.b_kl, config.method.b_rec, config.method.b_neg) == TABLE1_BETAS["c2"]
     assert (config.seed, config.training.steps, config.data.batch_size) == (7, *BUDGET)
     alone = evaluate(train(config, tmp_path / "alone"))
     record = Results(tmp_path / "toys.jsonl").find(cell, BUDGET)
@@ -113,7 +113,7 @@ def test_configs_of_toys_and_the_table_agree():
 def test_at_the_papers_budget_a_cell_is_its_config_file(monkeypatch):
     monkeypatch.undo()  # the presets of the tests are tiny
     for variant in ("vae,c1", "asintrovae,released,c2", "wgan_gp,c3", "asintrovae,recommended,c3"):
-        preset = resolve(presets.toys(variant, name="8gaussians"))
+        preset = resolve(toy_config(variant, name="8gaussians"))
         word, _, betas = variant.rpartition(",")
         cell = Cell("8gaussians", betas, word, (), preset.seed)
         config = cell.config(Budget(preset.training.steps, preset.data.batch_size))

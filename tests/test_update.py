@@ -6,15 +6,15 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from toy_runs import BATCH, LATENT, METHODS, assert_close, first_moments, poisoned, toy_config, toy_inputs
+from toy_runs import BATCH, LATENT, METHODS, assert_close, first_moments, poisoned, tiny_toy, toy_inputs
 from training_runs import digits
 
-from asvae_jax import presets
 from asvae_jax.config import resolve
 from asvae_jax.data import toys
 from asvae_jax.data.augment import training_images
 from asvae_jax.methods import make_method
 from asvae_jax.models import make_networks
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.update import draw_noise, init_state, make_steps, make_toy_steps, make_update
 
 
@@ -25,7 +25,7 @@ def update_of():
 
     def get(name):
         if name not in compiled:
-            compiled[name] = jax.jit(make_update(toy_config(name)))
+            compiled[name] = jax.jit(make_update(tiny_toy(name)))
         return compiled[name]
 
     return get
@@ -35,7 +35,7 @@ def update_of():
 
 
 def test_two_phases_by_hand(update_of):
-    config = toy_config("asintrovae")
+    config = tiny_toy("asintrovae")
     state, images, noise = toy_inputs(config)
     method, adam = make_method(config), optax.adam(2e-4, b1=0.9, b2=0.999)
     encoder, decoder = state.params["encoder"], state.params["decoder"]
@@ -70,7 +70,7 @@ def test_two_phases_by_hand(update_of):
 
 
 def test_vae_moves_both_networks_by_one_loss(update_of):
-    config = toy_config("vae")
+    config = tiny_toy("vae")
     state, images, noise = toy_inputs(config)
     encoder_loss = make_method(config).encoder_loss
     gradients = jax.jit(
@@ -81,14 +81,14 @@ def test_vae_moves_both_networks_by_one_loss(update_of):
 
 
 def test_step_counts_and_key_stays(update_of):
-    state, images, noise = toy_inputs(toy_config("vae"))
+    state, images, noise = toy_inputs(tiny_toy("vae"))
     new, _ = update_of("vae")(state, images, noise)
     assert new.step == 1
     assert jax.random.key_data(new.key).tolist() == jax.random.key_data(state.key).tolist()
 
 
 def test_state_is_not_mutated(update_of):
-    state, images, noise = toy_inputs(toy_config("vae"))
+    state, images, noise = toy_inputs(tiny_toy("vae"))
     before = jax.tree.map(np.array, state._replace(key=None))
     update_of("vae")(state, images, noise)
     jax.tree.map(np.testing.assert_array_equal, state._replace(key=None), before)
@@ -96,15 +96,15 @@ def test_state_is_not_mutated(update_of):
 
 def test_metrics_are_float32_scalars(update_of):
     for name in METHODS:
-        _, metrics = update_of(name)(*toy_inputs(toy_config(name)))
+        _, metrics = update_of(name)(*toy_inputs(tiny_toy(name)))
         assert {(value.shape, value.dtype.name) for value in metrics.values()} == {((), "float32")}, name
         assert metrics["skipped"] == 0
 
 
 def test_images_and_noise_of_different_batches_are_refused():
-    state, images, noise = toy_inputs(toy_config("vae"))
+    state, images, noise = toy_inputs(tiny_toy("vae"))
     with pytest.raises(AssertionError):
-        make_update(toy_config("vae"))(state, images[:-1], noise)
+        make_update(tiny_toy("vae"))(state, images[:-1], noise)
 
 
 # Refusals
@@ -113,7 +113,7 @@ def test_images_and_noise_of_different_batches_are_refused():
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("what", ["images", "noise"])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(name, what, update_of):
-    state, images, noise = toy_inputs(toy_config(name))
+    state, images, noise = toy_inputs(tiny_toy(name))
     # Optimiser states that have something to lose.
     state, _ = update_of(name)(state, images, noise)
     if what == "images":
@@ -129,14 +129,14 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(name, what, upd
 
 @pytest.mark.parametrize("field", ["prior", "eps_rec", "eps_fake"])
 def test_one_bad_number_in_any_noise_skips_the_step(field, update_of):
-    state, images, noise = toy_inputs(toy_config("asintrovae"))
+    state, images, noise = toy_inputs(tiny_toy("asintrovae"))
     new, metrics = update_of("asintrovae")(state, images, poisoned(noise, field))
     assert metrics["skipped"] == 1
     jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
 
 
 def test_generators_bad_noise_matters_at_its_turn_only(update_of):
-    state, images, noise = toy_inputs(toy_config("wgan_gp"))
+    state, images, noise = toy_inputs(tiny_toy("wgan_gp"))
     bad = poisoned(noise, "eps_fake")
     skipped = [
         update_of("wgan_gp")(state._replace(step=jnp.int32(step)), images, bad)[1]["skipped"] for step in (3, 4, 5)
@@ -145,7 +145,7 @@ def test_generators_bad_noise_matters_at_its_turn_only(update_of):
 
 
 def test_training_goes_on_after_a_skipped_step(update_of):
-    state, images, noise = toy_inputs(toy_config("asintrovae"))
+    state, images, noise = toy_inputs(tiny_toy("asintrovae"))
     state, _ = update_of("asintrovae")(state, images * jnp.nan, noise)
     new, metrics = update_of("asintrovae")(state, images, noise)
     assert metrics["skipped"] == 0
@@ -176,7 +176,7 @@ def test_three_steps_at_once_are_three_single_steps(name):
 
 
 def test_toy_steps_draw_their_points_and_noise_from_key_and_step(update_of):
-    config = toy_config("vae")
+    config = tiny_toy("vae")
     state, _, _ = toy_inputs(config)
     steps = jax.jit(make_toy_steps(config), static_argnums=1)
     at_once, metrics = steps(state, 2)
@@ -217,7 +217,7 @@ def test_noise_is_a_pure_function_of_key_and_step_and_its_fields_differ():
 def test_four_devices_equal_one(name, update_of):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-    config = toy_config(name)
+    config = tiny_toy(name)
     state, images, noise = toy_inputs(config)
     one, metrics = update_of(name)(state, images, noise)
     spread = jax.device_put(state, everywhere), *jax.device_put((images, noise), split)
@@ -249,7 +249,7 @@ def forward_flops():
 
 def full_size(variant, **changes):
     """(config, shapes of state, images and noise) of a toy at real width and batch."""
-    config = presets.toys(variant, name="8gaussians")
+    config = toy_config(variant, name="8gaussians")
     config.method.update(changes)
     config = resolve(config)
     size, latent = config.data.batch_size, config.model.latent_dim
@@ -272,7 +272,7 @@ def test_a_step_computes_every_shared_pass_once(name, gamma_r, encoders, decoder
 
 def test_a_resting_generator_meets_its_milestone_at_the_step_of_the_run():
     # The generator moves for the first time at step 4, behind the milestone; Adam's first move is the rate itself.
-    config = toy_config("wgan_gp", optimizer__milestone_steps=(3,))
+    config = tiny_toy("wgan_gp", optimizer__milestone_steps=(3,))
     state, images, noise = toy_inputs(config)
     new, _ = jax.jit(make_update(config))(state._replace(step=jnp.asarray(4, jnp.int32)), images, noise)
     moves = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), new.params, state.params)

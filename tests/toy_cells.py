@@ -6,9 +6,10 @@ import pytest
 from command_line import command
 from PIL import Image
 
-from asvae_jax import presets, sweep
+from asvae_jax import sweep
 from asvae_jax.experiments import toy_cells
 from asvae_jax.experiments.toy_cells import Budget
+from asvae_jax.presets.toy import toy_config
 
 BUDGET = Budget(steps=20, batch_size=32)
 
@@ -16,14 +17,13 @@ BUDGET = Budget(steps=20, batch_size=32)
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """The presets with the word `tiny` added to each, and full evaluation."""
-    preset = presets.toys
 
     def tiny_toys(variant: str, *, name: str):
-        config = preset(f"{variant},tiny", name=name)
+        config = toy_config(f"{variant},tiny", name=name)
         config.evaluation.samples = 5_000
         return config
 
-    monkeypatch.setattr(presets, "toys", tiny_toys)
+    monkeypatch.setattr(toy_cells, "toy_config", tiny_toys)
     # What is cached outlives a test: nothing tiny shall be.
     monkeypatch.setattr(toy_cells, "_config_of_any_seed", toy_cells._config_of_any_seed.__wrapped__)
 

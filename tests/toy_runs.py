@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from asvae_jax import presets
 from asvae_jax.config import resolve
 from asvae_jax.data import toys
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.settings import Config
 from asvae_jax.streams import StepNoise
 from asvae_jax.update import draw_noise, init_state
@@ -16,9 +16,9 @@ METHODS = ("vae", "introvae", "sintrovae", "asintrovae", "wgan_gp")
 BATCH, LATENT = 32, 2
 
 
-def toy_config(variant: str, **changes) -> Config:
+def tiny_toy(variant: str, **changes) -> Config:
     """A tiny 8-Gaussians run; `changes` are keys of its method, or `section__key`."""
-    config = presets.toys(f"{variant},tiny", name="8gaussians")
+    config = toy_config(f"{variant},tiny", name="8gaussians")
     for key, value in changes.items():
         section, _, name = key.rpartition("__")
         config[section or "method"][name] = value

@@ -48,7 +48,7 @@ def add_image_set_arguments(command: argparse.ArgumentParser) -> None:
 
 def image_data_of(arguments: argparse.Namespace) -> ImageData:
     """The usual data section of a set with what the command line changes in it."""
-    from asvae_jax.presets import image_data
+    from asvae_jax.presets.image import image_data
 
     check_word("NAME", arguments.name, IMAGE_SETS)
     settings = ("data_dir", "shape", "label", "crop", "resize", "partition", "batch_size", "read_threads")

@@ -17,7 +17,7 @@ from asvae_jax.commands.arguments import (
 )
 from asvae_jax.config import resolve
 from asvae_jax.errors import ConfigError
-from asvae_jax.presets import INCEPTION_FILE, usual_file
+from asvae_jax.presets.image import INCEPTION_FILE, usual_file
 from asvae_jax.settings import IMAGE_MEASURES, Config, ImageEvaluation
 
 # The options of `evaluate` and the settings that they stand in for.

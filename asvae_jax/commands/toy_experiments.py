@@ -9,7 +9,7 @@ from asvae_jax.commands.arguments import Once, count, seed
 from asvae_jax.config import check_word
 from asvae_jax.errors import ConfigError
 from asvae_jax.experiments.report import OUT, writing_to
-from asvae_jax.presets import TABLE1_BETAS
+from asvae_jax.presets.toy import TABLE1_BETAS
 from asvae_jax.settings import TOY_LIMITS
 from asvae_jax.terminal import keep_compiled_programs
 

@@ -33,7 +33,7 @@ from asvae_jax.data.pixels import image_from_bytes
 from asvae_jax.data.prepare import prepare
 from asvae_jax.data.records import Split
 from asvae_jax.errors import ConfigError
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 from asvae_jax.provenance import commit, device_name, versions
 from asvae_jax.settings import FolderData
 

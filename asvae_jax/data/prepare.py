@@ -121,7 +121,7 @@ def default_manual_dir(data: ImageData) -> Path:
 
 def prepare_command(data: ImageData) -> str:
     """The command line that prepares exactly this."""
-    from asvae_jax.presets import image_data
+    from asvae_jax.presets.image import image_data
 
     usual = image_data(data.name)
     words = [f"python -m asvae_jax prepare {data.name}"]

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asvae_jax import presets
 from asvae_jax.experiments.report import markdown, write_json, write_section
 from asvae_jax.experiments.table1 import Row, about, all_modes, places, rows, spread, values
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, train_missing
+from asvae_jax.presets.toy import TOY_MILESTONES, kl_to_c1, toy_betas
 from asvae_jax.run import Weights
 from asvae_jax.settings import TOYS_WITH_MODES
 
@@ -19,7 +19,7 @@ _SIGNS = (
 )
 
 Changes = Mapping[str, Any]
-"""Values by the settings' full names; one may be a function of the weights that its run is under (`presets.Betas`)."""
+"""Values by the settings' full names; one may be a function of the weights that its run is under (`Betas`)."""
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
@@ -32,7 +32,7 @@ _WEIGHT_ONE = {"method.w_exp": 1.0, "method.slope_weight": 1e-3}
 # `_D_ALONE_LINEAR_FALL` `D alone`.
 _SLOWER = {**_WEIGHT_ONE, **_TO_THREE_TIMES, **_THRICE}
 _FALLING_WEIGHT = {
-    "method.w_enc": lambda betas: 2.5 if betas.b_kl >= 0.5 else presets.kl_to_c1(betas),
+    "method.w_enc": lambda betas: 2.5 if betas.b_kl >= 0.5 else kl_to_c1(betas),
     "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3 if betas.b_kl >= 0.5 else 1.0,
 }
 _GREATER_WEIGHT = {"method.w_enc": 2.5, **_SLOWER}
@@ -144,13 +144,13 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
             "optimizer.learning_rate": 3e-4,
             "optimizer.fall_power": 1.0,
             "optimizer.final_factor": 1.0,
-            "optimizer.milestone_steps": presets.TOY_MILESTONES,
+            "optimizer.milestone_steps": TOY_MILESTONES,
         },
         "codes of any slope": _ANY_SLOPE,
         "codes of bounded slope to the end": {"method.slope_until": 1.0},
         "codes of bounded slope for a quarter of the steps": {"method.slope_until": 0.25},
-        "a tenth of the slope's weight": {"method.slope_weight": lambda betas: 1e-4 * presets.kl_to_c1(betas)},
-        "ten times the slope's weight": {"method.slope_weight": lambda betas: 1e-2 * presets.kl_to_c1(betas)},
+        "a tenth of the slope's weight": {"method.slope_weight": lambda betas: 1e-4 * kl_to_c1(betas)},
+        "ten times the slope's weight": {"method.slope_weight": lambda betas: 1e-2 * kl_to_c1(betas)},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         "moving average of a half-life of a fiftieth": _SHORTER_AVERAGE,
         "D a constant 1: the gate alone": _CONSTANT_D,
@@ -261,7 +261,7 @@ def make(
 
 def changed(cell: Cell, changes: Changes) -> Cell:
     """The cell with the changes as they are under its weights."""
-    betas = presets.toy_betas(cell.toy, cell.word)
+    betas = toy_betas(cell.toy, cell.word)
     return cell._replace(
         changes=tuple((name, value(betas) if callable(value) else value) for name, value in changes.items())
     )

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from asvae_jax.config import load_file, of_this_version, resolve
 from asvae_jax.errors import ConfigError, DataError
-from asvae_jax.presets import READINGS, usual_file, variant_of
+from asvae_jax.presets.image import usual_file
+from asvae_jax.presets.variants import READINGS, variant_of
 from asvae_jax.settings import BY_FEATURES, Config, ImageData
 
 SETS = ("digits", "mnist5k", "faces25", "photos32", "mnist", "cifar10", "oxford_buildings", "celeba128", "celeba256")

@@ -18,7 +18,7 @@ from asvae_jax.errors import ConfigError, DataError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
 from asvae_jax.experiments.image_requests import Cell, Request, stored_settings
 from asvae_jax.features.networks import is_figure
-from asvae_jax.presets import INCEPTION_FILE
+from asvae_jax.presets.image import INCEPTION_FILE
 from asvae_jax.run import Weights, load_run
 from asvae_jax.settings import BY_FEATURES, Config, ImageData, ImageEvaluation
 from asvae_jax.train import train

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asvae_jax import presets, sweep
+from asvae_jax import sweep
 from asvae_jax.config import of_this_version, resolve
 from asvae_jax.errors import DataError, StorageError
 from asvae_jax.evaluation import Figures, toy_figures, toy_points
 from asvae_jax.files import write_whole
 from asvae_jax.models import make_networks
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.provenance import commit, device_name, versions
 from asvae_jax.run import SAMPLE_SEED, WEIGHTS
 from asvae_jax.settings import Config
@@ -76,7 +77,7 @@ class Cell(NamedTuple):
 # A page asks for those of thousands of cells, which differ by seed for the most part.
 @functools.cache
 def _config_of_any_seed(cell: Cell, budget: Budget) -> Config:
-    config = presets.toys(f"{cell.variant},{cell.word}" if cell.word else cell.variant, name=cell.toy)
+    config = toy_config(f"{cell.variant},{cell.word}" if cell.word else cell.variant, name=cell.toy)
     # The published average is one over steps.
     config.ema.half_life_images *= budget.batch_size / config.data.batch_size
     config.data.batch_size = budget.batch_size

@@ -12,7 +12,7 @@ from asvae_jax.config import check_word
 from asvae_jax.errors import DataError
 from asvae_jax.features import digits, weights
 from asvae_jax.features.inception import FEATURES, Centres, Inception, resize
-from asvae_jax.presets import INCEPTION_FILE
+from asvae_jax.presets.image import INCEPTION_FILE
 
 
 class FeatureNetwork(NamedTuple):

@@ -13,7 +13,7 @@ from asvae_jax.config import resolve_data
 from asvae_jax.data.records import Split
 from asvae_jax.features import weights
 from asvae_jax.features.digits import NETWORK, SIDE, DigitNetwork, to_input
-from asvae_jax.presets import image_data
+from asvae_jax.presets.image import image_data
 
 SETS = ("mnist5k", "digits")
 STEPS, BATCH_SIZE, LEARNING_RATE, SEED = 2_000, 128, 2e-3, 0
