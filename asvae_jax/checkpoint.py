@@ -1,12 +1,13 @@
 """Everything Orbax: what a run keeps, how it is checked, and how a damaged checkpoint is passed over.
 
 A checkpoint has the items `params`, `ema`, `opt_state`, `key`, `statistics` (batch norm's, where there are any) and
-`meta`, JSON with the step, which is also the position in the data, the config, versions and a digest of each item:
-Orbax does not notice a flipped byte.
+`meta`, JSON with the step, which is also the position in the data, the config, versions and a digest of each item and
+of itself: Orbax does not notice a flipped byte.
 """
 
 import contextlib
 import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +94,7 @@ class CheckpointStore:
             "digests": {name: digest(item) for name, item in items.items()},
             "figures": dict(figures or {}),
         }
+        meta["digest"] = _digest_of_meta(meta)
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         if step <= max(self.steps(), default=-1):
             raise StorageError(
@@ -127,7 +129,11 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{self.folder} step {step} has layout {layout}, this version reads {LAYOUT}; use asvae_jax {version}."
             )
-        return {**meta, "config": of_this_version(meta["config"])}
+        # Those of earlier versions have no digest of their own.
+        if meta.get("digest") not in (None, _digest_of_meta(meta)):
+            raise CheckpointError(f"{self.folder} step {step}: the item 'meta' is not what was saved.")
+        with self._damage_named(step):
+            return {**meta, "config": of_this_version(meta["config"])}
 
     def read(self, step: int, templates: Callable[[dict[str, Any]], Items]) -> tuple[Items, dict[str, Any]]:
         """(items, meta) of a step, checked against its digests.
@@ -242,6 +248,12 @@ def digest(tree: Any) -> str:
         sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def _digest_of_meta(meta: Mapping[str, Any]) -> str:
+    """SHA-256 over all of `meta` but this digest."""
+    content = {name: value for name, value in meta.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @jax.jit

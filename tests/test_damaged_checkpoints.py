@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -78,12 +79,28 @@ def cut_meta_item(step: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def change_meta_item(step: Path) -> None:
+    """Still JSON, of another step and another run."""
+    file = step / "meta" / "metadata"
+    content = json.loads(file.read_text())
+    content["step"] += 7
+    content["config"]["seed"] += 1
+    file.write_text(json.dumps(content))
+
+
+def misspell_meta_item(step: Path) -> None:
+    file = step / "meta" / "metadata"
+    file.write_text(file.read_text().replace('"method"', '"mezhod"'))
+
+
 def empty_step(step: Path) -> None:
     for path in step.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-DAMAGES = [flip_byte, truncate, remove_item, cut_metadata, cut_meta_item, empty_step]
+DAMAGES = [
+    flip_byte, truncate, remove_item, cut_metadata, cut_meta_item, change_meta_item, misspell_meta_item, empty_step,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
