@@ -13,6 +13,7 @@ from asvae_jax.config import of_this_version
 from asvae_jax.continuation import decisive
 from asvae_jax.errors import ConfigError, DataError
 from asvae_jax.evaluation import EVALUATION_FILE
+from asvae_jax.files import reading
 from asvae_jax.metrics import intervals
 from asvae_jax.metrics.intervals import Interval, with_interval
 from asvae_jax.presets.variants import variant_of
@@ -176,13 +177,12 @@ def difference_table(first: Group, second: Group, weights: Weights) -> str:
 
 
 def _read(path: Path, weights: Weights) -> dict[str, Any]:
-    try:
+    with reading(path, "run python -m asvae_jax evaluate on its run"):
         result = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no evaluation ({error}); run python -m asvae_jax evaluate on its run.") from error
-    if not isinstance(result, dict) or weights not in result or "intervals" not in result:
+        result = {**result, "config": of_this_version(result["config"])}
+    if weights not in result or "intervals" not in result:
         raise DataError(f"{path} has no figures of {weights} weights; run python -m asvae_jax evaluate anew.")
-    return {**result, "config": of_this_version(result["config"])}
+    return result
 
 
 def _protocol(result: Mapping[str, Any]) -> dict[str, Any]:

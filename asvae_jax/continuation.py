@@ -1,6 +1,6 @@
 """Whether settings are those of a run: what may change when it goes on, and what makes it another run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from asvae_jax.settings import AsIntroVae, Config
@@ -20,10 +20,11 @@ _MAY_CHANGE = (
 
 def differences(was: Config, now: Config, may_change: tuple[str, ...] = ()) -> list[str]:
     """Settings that differ, in words, but for those that change nothing of what a run is."""
+    old, new = _flat(was.to_dict()), _flat(now.to_dict())
     return [
-        f"{path} {old!r} -> {new!r}"
-        for path, old, new in _differences(was.to_dict(), now.to_dict())
-        if not _is_one_of(path, _MAY_CHANGE + may_change)
+        f"{path} {old.get(path)!r} -> {new.get(path)!r}"
+        for path in old | new
+        if old.get(path) != new.get(path) and not _is_one_of(path, _MAY_CHANGE + may_change)
     ]
 
 
@@ -52,11 +53,3 @@ def depends_on_length(config: Config) -> bool:
         return False
     annealed = method.kl_schedule in ("linear", "tanh")
     return bool(annealed or method.late_from or method.slope_weight or method.w_dec_growth != 1)
-
-
-def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in was | now:
-            yield from _differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif was != now:
-        yield path, was, now

@@ -1,5 +1,5 @@
 """Files that are there whole or not at all, whatever ends the writing, and files that one process holds at a time;
-the size of files in words."""
+errors and sizes of files in words."""
 
 import contextlib
 import errno
@@ -7,10 +7,13 @@ import fcntl
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from asvae_jax.errors import DataError, StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +25,41 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Puts `content` in the place of what `path` held; a full disk or a kill on the way leaves that as it was, and of
     two processes that write at once the last one counts."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Makes a DataError that ends in `remedy` of what a file that is gone, damaged or another's makes Python raise."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read ({error!r}); {remedy}.") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes a StorageError of what a file or folder that cannot be written makes Python raise."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error
+
+
+def make_writable(folder: Path) -> None:
+    """Makes a folder and tries it, before there is something to lose.
+
+    Raises:
+      StorageError: if it cannot be made or written to.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def gib(size: int) -> str:

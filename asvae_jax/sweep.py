@@ -22,8 +22,8 @@ SWEPT = (
     "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "w_dec_growth", "alpha", "late_alpha_factor",
     "late_w_enc_factor", "w_exp", "slope_weight",
 )  # fmt: skip
-"""Numbers of a method that may differ within one program, beside the bandwidth of a kernel that has one. Words, shapes
-and all other sections may not."""
+"""Numbers of a method that may differ within one program, beside the bandwidth of the kernel `product` where it has
+one. Words, shapes and all other sections may not."""
 
 # All members are at one step: a branch that depends on it alone is taken or left, not computed and thrown away.
 _AXES = update.TrainState(step=None, params=0, opt_state=0, ema=0, key=0)  # type: ignore[arg-type]

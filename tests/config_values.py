@@ -24,5 +24,5 @@ def data_section(name):
 def digits(variant=""):
     return image_config(
         variant, name="digits", shape=(8, 8, 1), channels=(16, 32), latent_dim=8, batch_size=64, steps=1000,
-        betas=BETAS, introvae=IntroVaeBetas(1.0, 0.05, 0.5, 10.0), warmup_steps=100,
+        betas=BETAS, introvae=IntroVaeBetas(1.0, 0.05, 0.5, 10.0),
     )  # fmt: skip

@@ -183,6 +183,7 @@ def test_out_of_no_known_kind_is_refused(image_run, tmp_path, capsys):
     assert "samples.abc" in refusal(capsys, "sample", image_run.folder, "--out", tmp_path / "samples.abc")
     assert "must end in .npz" in refusal(capsys, "encode", image_run.folder, "--out", tmp_path / "codes.png")
     assert "must end in .png" in refusal(capsys, "inspect", "digits", "--out", tmp_path / "sheet.foo")
+    assert "NAME='no/such'" in refusal(capsys, "inspect", "no/such")
     assert "must end in .json" in refusal(capsys, "benchmark-features", "--out", tmp_path / "speed.txt")
 
 

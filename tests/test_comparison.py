@@ -136,7 +136,13 @@ def test_batch_size_of_training_is_no_other_protocol_but_another_group(tmp_path)
     assert names == ["vae data.batch_size=16", "vae data.batch_size=32"]
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "7", "null", '{"ema": {}}', '{"raw": {}, "intervals": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, "", "{", "[]", "7", "null", '{"ema": {}}', '{"raw": {}, "intervals": {}}',
+        '{"ema": {}, "intervals": {}}', '{"ema": {}, "intervals": {}, "config": {"method": 1}}',
+    ],
+)  # fmt: skip
 def test_file_that_is_no_evaluation_is_refused_by_name(content, tmp_path):
     if content is not None:
         (tmp_path / "evaluation.json").write_text(content)

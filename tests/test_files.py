@@ -4,10 +4,11 @@ import errno
 import fcntl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from asvae_jax.files import held
+from asvae_jax.files import held, write_whole
 
 WRITER = """
 import sys
@@ -23,6 +24,17 @@ def test_two_processes_may_write_one_file(tmp_path):
     assert [writer.wait() for writer in writers] == [0, 0]
     assert (tmp_path / "page.md").read_text() in ("a" * 100_000, "b" * 100_000)
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "page.md", "new")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])

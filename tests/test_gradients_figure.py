@@ -71,8 +71,9 @@ def test_gradients_go_on_where_they_stopped(capsys, tmp_path, monkeypatch):
 
 
 def test_damaged_values_of_gradients_are_named(capsys, tmp_path):
-    (tmp_path / "figure-gradients.json").write_text('{"runs": [{')
-    assert "figure-gradients.json cannot be read" in refusal(capsys, "figure", "gradients", "--out", tmp_path)
+    for content in ('{"runs": [{', '{"runs": [{"settings": {}, "norms": []}]}'):
+        (tmp_path / "figure-gradients.json").write_text(content)
+        assert "figure-gradients.json cannot be read" in refusal(capsys, "figure", "gradients", "--out", tmp_path)
 
 
 def test_gradient_norms_are_those_of_the_decoder_phase():

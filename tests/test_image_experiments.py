@@ -162,6 +162,7 @@ def test_steps_stretch_what_happens_on_the_way(tmp_path):
     assert (config.training.steps, config.seed) == (400, 7) and usual.training.steps == 2_000
     assert config.optimizer.milestone_steps == (300,) and usual.optimizer.milestone_steps == (1_500,)
     # As many checkpoints on the way as the usual run has, and none rarer in a longer one.
+    assert config.ema.half_life_images == usual.ema.half_life_images / 5
     assert config.checkpoint.every_steps == 100 and usual.checkpoint.every_steps == 500
     assert request._replace(steps=4_000).config(cell).checkpoint.every_steps == 500
     assert request.folder(cell).name == "vae-t400-s7"
@@ -226,7 +227,7 @@ def test_given_run_that_is_not_evaluated_is_evaluated(configs, workdir, no_train
 
     # Half a file says what to do.
     (folder / "evaluation.json").write_text('{"step": 4, "conf')
-    assert "remove it and the run is evaluated anew" in refusal(capsys, "table", 3, "--runs", folder)
+    assert "remove it, and the run is evaluated anew" in refusal(capsys, "table", 3, "--runs", folder)
 
     # One that has gone on since its evaluation has no figures yet, nor has one that is still in training.
     (folder / "evaluation.json").unlink()
@@ -260,7 +261,10 @@ def test_cell_that_does_not_stay_finite_is_named_and_the_others_are_made(
 def test_mistakes_are_refused_in_a_line(configs, workdir, no_training, tmp_path, capsys):
     run = workdir / "digits" / "vae-t4-s0"
     common = ["--configs", configs, "--out", tmp_path]
-    assert "no run" in refusal(capsys, "table", 3, "--runs", tmp_path, *common)
+    assert "takes the folders of finished runs" in refusal(capsys, "table", 3, "--runs", tmp_path, *common)
+    for content in ("[]", '{"method": "vae"}', '{"method": 1, "model": 2}'):
+        (tmp_path / "config.json").write_text(content)
+        assert "takes the folders of finished runs" in refusal(capsys, "table", 3, "--runs", tmp_path, *common)
     assert "both digits vae seed 0" in refusal(capsys, "table", 3, "--runs", run, run, *common)
     assert "--configs" in refusal(capsys, "table", 3, "--runs", run, "--configs", tmp_path, "--out", tmp_path)
     twice = ["--sets", "digits", "--methods", "asintrovae", "vae", "asintrovae,paper", *common]

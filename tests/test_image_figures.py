@@ -9,6 +9,7 @@ from image_cells import made_up, options
 from PIL import Image
 from training_runs import ROOT, records
 
+from asvae_jax.errors import DataError
 from asvae_jax.experiments import image_figures
 from asvae_jax.experiments.image_figures import course_of, course_panels, interpolate
 from asvae_jax.run import load_run, reconstruct
@@ -72,6 +73,15 @@ def test_course_is_of_the_steps_that_all_runs_logged_and_of_the_exact_name():
     np.testing.assert_array_equal(x, [40, 60])
     np.testing.assert_array_equal(values, [[4, 6], [40, 60]])
     assert course_of([one, other], "kl_fake") is None and course_of([one], "psnr") is None
+    # A log whose head is lost goes on with that of the next process.
+    headless = [one[1], {**header, "step": 2}, *one[2:]]
+    np.testing.assert_array_equal(course_of([headless], "kl").x, [20, 40, 60])
+
+
+def test_figure6_of_one_test_image_is_refused(workdir, monkeypatch):
+    monkeypatch.setattr(image_figures, "preview_examples", lambda config: np.zeros((1, 8, 8, 1), np.float32))
+    with pytest.raises(DataError, match="has one test image, and a way needs two"):
+        image_figures.draw_interpolations("digits", {"vae": [workdir / "digits" / "vae-t4-s0"]})
 
 
 def test_panels_are_those_of_what_was_logged(tmp_path):

@@ -285,6 +285,7 @@ def test_poll_may_stop_the_streaming():
     ("options", "words"),
     [
         (["digts", "--features", "digits"], "Did you mean 'digits'"),
+        (["digts"], "Did you mean 'digits'"),
         (["digits", "--features", "digit"], "Did you mean 'digits'"),
         (["digits", "--features", "digits", "--out", "/absent/stats.npz"], "/absent is no folder"),
         (["digits", "--features", "inception"], "convert-inception"),

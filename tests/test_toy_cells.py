@@ -13,6 +13,7 @@ from training_runs import toy
 from asvae_jax.config import resolve
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import evaluate, toy_figures
+from asvae_jax.experiments import toy_cells
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
 from asvae_jax.presets.toy import TABLE1_BETAS, toy_config
 from asvae_jax.train import train
@@ -67,16 +68,17 @@ def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(
     assert file.read_text() == json.dumps(record) + "\n"
 
 
-def test_cells_of_other_settings_are_passed_over(table, trained, tmp_path, package_log):
+def test_cells_of_other_settings_are_passed_over(table, trained, tmp_path, monkeypatch):
     options = ("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
     table(*options)
     file = tmp_path / "toys.jsonl"
     record = json.loads(file.read_text())
     record["settings"]["optimizer"]["learning_rate"] = 0.5
     file.write_text(json.dumps(record) + "\n")
-    package_log.set_level("WARNING", "asvae_jax")
+    said = []
+    monkeypatch.setattr(toy_cells._log, "warning", lambda words, *_: said.append(words))
     table(*options)
-    assert len(trained) == 2
+    assert len(trained) == 2 and said == ["%s was trained under other settings and is passed over"]
     # The newer line counts from now on.
     table(*options)
     assert len(trained) == 2
@@ -84,7 +86,10 @@ def test_cells_of_other_settings_are_passed_over(table, trained, tmp_path, packa
 
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "toys.jsonl").write_text('{"key": "a", "sett\n')
-    with pytest.raises(DataError, match=r"toys.jsonl line 1 is no finished cell .*; remove the line"):
+    with pytest.raises(DataError, match=r"toys.jsonl cannot be read .*; line 1 is no finished cell: remove it"):
+        Results(tmp_path / "toys.jsonl")
+    (tmp_path / "toys.jsonl").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"toys.jsonl cannot be read .*UnicodeDecodeError.*; move it away"):
         Results(tmp_path / "toys.jsonl")
 
 

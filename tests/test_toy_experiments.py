@@ -64,6 +64,20 @@ def test_folder_that_cannot_be_written_is_told_of_before_anything_is_trained(nam
     (tmp_path / "file").touch()
     said = command(capsys, "table", name, "--betas", "c1", "--out", tmp_path / "file", code=EXIT_STORAGE)
     assert "cannot be written" in said and not trained
+    options = ("--betas", "c1", "--out", tmp_path, "--workdir", tmp_path / "file")
+    said = command(capsys, "table", name, *options, code=EXIT_STORAGE)
+    assert "file/samples cannot be written" in said and not trained
+
+
+def test_fewer_steps_than_the_warm_up_are_refused_in_words(table):
+    options = ("--betas", "c1", "--toys", "--variants", "sintrovae", "vae", "--steps", 5, "--stored")
+    assert "--steps 5 ends within the warm-up of sintrovae, 10 steps" in table(*options, code=2)
+
+
+def test_ablations_leave_out_a_warm_up_that_does_not_fit(table):
+    options = ("--betas", "c1", "--toys", "--variants", "asintrovae,recommended", "--stored")
+    wanted = len(ablations.ABLATIONS["asintrovae,recommended"])
+    assert f"Partial: 0 of {wanted - 1} runs" in table(*options, name="ablations")
 
 
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):
@@ -188,7 +202,7 @@ def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path
 )
 def test_every_ablation_is_a_possible_config_of_its_own(base, name, changes):
     places = table1.places(("c1", "c2", "c3"), ("2spirals", "checkerboard"))
-    cells = [ablations.changed(Cell(toy, word, base, (), 0), changes) for toy, word in places]
+    cells = [ablations.changed(Cell(toy, word, base, (), 0), changes, BUDGET) for toy, word in places]
     if "training.warmup_steps" in changes:
         # More than all the steps of a tiny run.
         assert cells[0].config(Budget(5_000, 32)).training.warmup_steps == changes["training.warmup_steps"]

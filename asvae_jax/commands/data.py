@@ -57,8 +57,9 @@ def _inspect(arguments: argparse.Namespace) -> None:
     """Show a prepared set as the trainer will see it: sizes, range, a sheet of images, images/s of the pipeline."""
     from asvae_jax.data.inspect import inspect
 
+    data = image_data_of(arguments)
     out = checked_out(arguments.out or Path(f"inspect-{arguments.name}.png"), ".png")
-    text, picture = inspect(image_data_of(arguments))
+    text, picture = inspect(data)
     print(text)
     picture.save(out)
     print(f"wrote {out}")

@@ -126,12 +126,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _settings(config: Config, arguments: argparse.Namespace) -> ImageEvaluation | None:
     """The run's evaluation section with what the command line changes in it; None for a toy."""
-    given = {setting: getattr(arguments, option) for option, setting in _SETTINGS.items()}
-    changes = {setting: value for setting, value in given.items() if value is not None}
+    given = [option for option in _SETTINGS if getattr(arguments, option) is not None]
     if not isinstance(config.evaluation, ImageEvaluation):
-        if changes:
-            raise ConfigError(f"A toy has its own measures; leave out {', '.join(sorted(changes))}.")
+        if given:
+            options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise ConfigError(f"A toy has its own measures; leave out {options}.")
         return None
+    changes = {_SETTINGS[option]: getattr(arguments, option) for option in given}
     # The file is this machine's, whatever it was in training.
     usual = usual_file(arguments.features or config.evaluation.features)
     if "features_file" not in changes and (usual or arguments.features):
@@ -188,11 +189,12 @@ def _fid_stats(arguments: argparse.Namespace) -> None:
     from asvae_jax.generation import measure_split, write_reference
 
     setup(arguments.distributed)
+    batch_size, arguments.batch_size = arguments.batch_size or 64, None
+    data = image_data_of(arguments)
     path = checked_out(arguments.out or Path(f"fid-stats-{arguments.name}.npz"), ".npz")
     network = open_network(arguments.features, arguments.features_file or usual_file(arguments.features))
-    batch_size, arguments.batch_size = arguments.batch_size or 64, None
     with StopRequest() as stop:
-        reference = measure_split(image_data_of(arguments), arguments.split, network, batch_size, stop.poll)
+        reference = measure_split(data, arguments.split, network, batch_size, stop.poll)
     if not is_main_process():
         return
     write_reference(path, reference)

@@ -8,7 +8,7 @@ from typing import Any
 from asvae_jax.experiments.report import markdown, write_json, write_section
 from asvae_jax.experiments.table1 import Row, about, all_modes, places, rows, spread, values
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, train_missing
-from asvae_jax.presets.toy import TOY_MILESTONES, kl_to_c1, toy_betas
+from asvae_jax.presets.toy import TOY_MILESTONES
 from asvae_jax.run import Weights
 from asvae_jax.settings import TOYS_WITH_MODES
 
@@ -19,7 +19,7 @@ _SIGNS = (
 )
 
 Changes = Mapping[str, Any]
-"""Values by the settings' full names; one may be a function of the weights that its run is under (`Betas`)."""
+"""Values by the settings' full names; one may be a function of the method section that it changes."""
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
@@ -32,8 +32,8 @@ _WEIGHT_ONE = {"method.w_exp": 1.0, "method.slope_weight": 1e-3}
 # `_D_ALONE_LINEAR_FALL` `D alone`.
 _SLOWER = {**_WEIGHT_ONE, **_TO_THREE_TIMES, **_THRICE}
 _FALLING_WEIGHT = {
-    "method.w_enc": lambda betas: 2.5 if betas.b_kl >= 0.5 else kl_to_c1(betas),
-    "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3 if betas.b_kl >= 0.5 else 1.0,
+    "method.w_enc": lambda preset: 2.5 if preset.b_kl >= 0.5 else preset.w_enc,
+    "method.late_w_enc_factor": lambda preset: 4 * preset.b_kl / 3 if preset.b_kl >= 0.5 else 1.0,
 }
 _GREATER_WEIGHT = {"method.w_enc": 2.5, **_SLOWER}
 _NO_MEANS = {"method.means_bandwidths": ()}
@@ -99,11 +99,11 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "w_exp 1, to three times: rate of 6e-4 falling linearly": {**_SLOWER, **_LINEAR_FALL},
         "w_exp 1, to three times: w_enc 2.5 falling to 10/3 of b_kl": {
             **_GREATER_WEIGHT,
-            "method.late_w_enc_factor": lambda betas: 4 * betas.b_kl / 3,
+            "method.late_w_enc_factor": lambda preset: 4 * preset.b_kl / 3,
         },
         "w_exp 1, to three times: w_enc 5 of b_kl falling to 10/3 of it": {
             **_SLOWER,
-            "method.w_enc": lambda betas: 5 * betas.b_kl,
+            "method.w_enc": lambda preset: 5 * preset.b_kl,
             "method.late_w_enc_factor": 2 / 3,
         },
         "w_exp 1, to three times: w_enc 1": {**_SLOWER, "method.w_enc": 1.0},
@@ -138,7 +138,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "constant rate": {"optimizer.final_factor": 1.0, "optimizer.fall_power": 1.0},
         "rate of 6e-4 falling linearly": _LINEAR_FALL,
         "the encoder at the decoder's rate": {"optimizer.encoder_factor": 1.0, "optimizer.encoder_rise": 0.0},
-        "the encoder at nine times the rate from the start": {"optimizer.encoder_rise": 0.0},
+        "the encoder at its last rate from the start": {"optimizer.encoder_rise": 0.0},
         "half the rate": _HALF_THE_RATE,
         "constant rate of a third, a tenth of it in the last quarter": {
             "optimizer.learning_rate": 3e-4,
@@ -149,8 +149,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "codes of any slope": _ANY_SLOPE,
         "codes of bounded slope to the end": {"method.slope_until": 1.0},
         "codes of bounded slope for a quarter of the steps": {"method.slope_until": 0.25},
-        "a tenth of the slope's weight": {"method.slope_weight": lambda betas: 1e-4 * kl_to_c1(betas)},
-        "ten times the slope's weight": {"method.slope_weight": lambda betas: 1e-2 * kl_to_c1(betas)},
+        "a tenth of the slope's weight": {"method.slope_weight": lambda preset: preset.slope_weight / 10},
+        "ten times the slope's weight": {"method.slope_weight": lambda preset: 10 * preset.slope_weight},
         "moving average of a fixed half-life": {"ema.half_life_images": 9e4, "ema.ramp_up": 0.0},
         "moving average of a half-life of a fiftieth": _SHORTER_AVERAGE,
         "D a constant 1: the gate alone": _CONSTANT_D,
@@ -225,9 +225,9 @@ def make(
     returns the tables. Cells are shared with Table 1."""
     results = Results(out / "toys.jsonl")
     cells = [
-        changed(Cell(toy, word, base, (), seed), changes)
+        changed(Cell(toy, word, base, (), seed), changes, budget)
         for base in bases
-        for changes in ABLATIONS[base].values()
+        for changes in _fitting(base, budget).values()
         for toy, word in places(betas, toys)
         for seed in seeds
     ]
@@ -259,12 +259,21 @@ def make(
     return write()
 
 
-def changed(cell: Cell, changes: Changes) -> Cell:
-    """The cell with the changes as they are under its weights."""
-    betas = toy_betas(cell.toy, cell.word)
+def changed(cell: Cell, changes: Changes, budget: Budget) -> Cell:
+    """An unchanged cell with the changes as they are on its toy and under its weights."""
+    preset = cell.config(budget).method
     return cell._replace(
-        changes=tuple((name, value(betas) if callable(value) else value) for name, value in changes.items())
+        changes=tuple((name, value(preset) if callable(value) else value) for name, value in changes.items())
     )
+
+
+def _fitting(base: str, budget: Budget) -> dict[str, Changes]:
+    """The changes of a reading, without a warm-up that a short budget has no room for."""
+    return {
+        name: changes
+        for name, changes in ABLATIONS[base].items()
+        if changes.get("training.warmup_steps", 0) < budget.steps
+    }
 
 
 def _table(
@@ -275,8 +284,8 @@ def _table(
     own = {row.first._replace(seed=0): row for row in found}
     unchanged = [Cell(toy, word, base, (), 0) for toy, word in columns]
     lines = []
-    for name, changes in ABLATIONS[base].items():
-        cells = [changed(cell, changes) for cell in unchanged]
+    for name, changes in _fitting(base, budget).items():
+        cells = [changed(cell, changes, budget) for cell in unchanged]
         # What a change says may be so anyhow on some toys.
         same = [
             changes and cell.config(budget) == was.config(budget) for cell, was in zip(cells, unchanged, strict=True)

@@ -18,10 +18,10 @@ from asvae_jax import sweep
 from asvae_jax.config import of_this_version
 from asvae_jax.data import toys
 from asvae_jax.distance import as_distance
-from asvae_jax.errors import DataError
 from asvae_jax.experiments.report import write_json, write_picture
 from asvae_jax.experiments.toy_cells import Budget, Cell, identity, origin
 from asvae_jax.figures import Course, courses_sheet
+from asvae_jax.files import reading
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, sample, squash
 from asvae_jax.models import make_networks
 from asvae_jax.settings import Config
@@ -115,11 +115,9 @@ def _finished(file: Path) -> dict[str, dict[str, Any]]:
     """The runs of an earlier call by their settings; those that lack a divergence of today are left out."""
     if not file.exists():
         return {}
-    try:
+    with reading(file, "remove it, and its runs are trained anew"):
         runs = json.loads(file.read_text())["runs"]
         return {identity(of_this_version(run["settings"])): run for run in runs if _is_of_today(run["norms"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error!r}); remove it, and its runs are trained anew.") from error
 
 
 def _is_of_today(norms: Mapping[str, Any]) -> bool:

@@ -9,12 +9,14 @@ import jax
 import numpy as np
 from PIL import Image
 
+from asvae_jax.errors import DataError
 from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.image_requests import METHODS, SEEDS, SETS, Request, has_encoder, title
-from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, read_records
+from asvae_jax.experiments.image_runs import SHOWN_WEIGHTS, ImageRuns, read_records
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.features.networks import is_figure
 from asvae_jax.figures import Course, courses_sheet, image_sheet
+from asvae_jax.files import make_writable
 from asvae_jax.run import SAMPLE_SEED, Run, decode, encode, load_run, reconstruct, sample_images
 
 _WAY = 10
@@ -37,7 +39,7 @@ def draw_samples(data: str, folders: Runs) -> Image.Image:
     runs = _first_runs(folders)
     real = _test_images(runs)
     key = jax.random.key(SAMPLE_SEED)
-    rows = {name: sample_images(run, key, len(real), weights=WEIGHTS) for name, run in runs.items()}
+    rows = {name: sample_images(run, key, len(real), weights=SHOWN_WEIGHTS) for name, run in runs.items()}
     return image_sheet({"real": real, **rows}, _caption(data, "generated images", runs))
 
 
@@ -45,7 +47,7 @@ def draw_reconstructions(data: str, folders: Runs) -> Image.Image:
     """Figure 5: test images, and below what each method makes of them."""
     runs = _first_runs(folders)
     real = _test_images(runs)
-    rows = {name: reconstruct(run, real, weights=WEIGHTS) for name, run in runs.items()}
+    rows = {name: reconstruct(run, real, weights=SHOWN_WEIGHTS) for name, run in runs.items()}
     return image_sheet({"test image": real, **rows}, _caption(data, "reconstructed images", runs))
 
 
@@ -54,6 +56,8 @@ def draw_interpolations(data: str, folders: Runs) -> Image.Image:
     at both ends."""
     runs = _first_runs(folders)
     first, *others = _test_images(runs)
+    if not others:
+        raise DataError(f"{data} has one test image, and a way needs two; leave it out of --sets.")
     # Two that are alike have nothing between them to be seen.
     last = max(others, key=lambda other: float(np.square(other - first).sum()))
     rows = {}
@@ -88,9 +92,9 @@ def course_panels(folders: Runs) -> dict[str, dict[str, Course]]:
 
 def interpolate(run: Run, first: np.ndarray, last: np.ndarray, steps: int = _WAY) -> np.ndarray:
     """Decodings [steps, H, W, C] of the straight way between the mean codes of two images [H, W, C]."""
-    start, end = encode(run, np.stack([first, last]), weights=WEIGHTS).mean
+    start, end = encode(run, np.stack([first, last]), weights=SHOWN_WEIGHTS).mean
     way = np.linspace(0, 1, steps)[:, None]
-    return decode(run, (1 - way) * start + way * end, weights=WEIGHTS, posterior=True)
+    return decode(run, (1 - way) * start + way * end, weights=SHOWN_WEIGHTS, posterior=True)
 
 
 def course_of(logs: list[list[dict]], name: str) -> Course | None:
@@ -99,7 +103,7 @@ def course_of(logs: list[list[dict]], name: str) -> Course | None:
     steps = sorted(set.intersection(*(set(course) for course in courses)))
     if not steps:
         return None
-    images_per_step = logs[0][0]["config"]["data"]["batch_size"]
+    images_per_step = next(record["config"]["data"]["batch_size"] for record in logs[0] if "config" in record)
     return Course(np.array(steps) * images_per_step, np.array([[course[step] for step in steps] for course in courses]))
 
 
@@ -127,8 +131,10 @@ def make(number: int, request: Request, out: Path) -> list[Path]:
     """Trains what is missing and writes figureNUMBER-SET.png to `out` for each set that has finished runs.
 
     Raises:
-      DataError, ConfigError: see `ImageRuns`.
+      DataError, ConfigError, Preempted: see `ImageRuns.complete`.
+      StorageError: if `out` cannot be written to, before anything is trained.
     """
+    make_writable(out)
     runs, paths = ImageRuns(request), []
     for _ in runs.complete():
         pass

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from asvae_jax.config import load_file, of_this_version, resolve
 from asvae_jax.errors import ConfigError, DataError
+from asvae_jax.files import reading
 from asvae_jax.presets.image import usual_file
 from asvae_jax.presets.variants import READINGS, variant_of
 from asvae_jax.settings import BY_FEATURES, Config, ImageData
@@ -151,10 +152,8 @@ def title(method: str) -> str:
 
 def stored_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
+    with reading(path, "--runs takes the folders of finished runs"):
         settings = of_this_version(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} is no run ({error}); --runs takes the folders of finished runs.") from error
     if not isinstance(resolve(settings).data, ImageData):
         raise DataError(f"{folder} is a run on {settings['data']['name']}, which has no images.")
     return settings
@@ -181,6 +180,9 @@ def _set_steps(config: ConfigDict, steps: int) -> None:
     milestones = dict.fromkeys(round(share * step) for step in config.optimizer.milestone_steps)
     config.optimizer.milestone_steps = tuple(step for step in milestones if 0 < step < steps)
     config.training.warmup_steps = round(share * config.training.warmup_steps)
+    # An average over a share of the images, which that of a fixed number of steps is not.
+    if config.ema.ramp_up:
+        config.ema.half_life_images *= share
     # So that a short run has a curve too, and a long one loses no more to an interruption.
     config.checkpoint.every_steps = max(1, round(min(1, share) * config.checkpoint.every_steps))
     config.training.steps = steps

@@ -18,6 +18,7 @@ from asvae_jax.errors import ConfigError, DataError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
 from asvae_jax.experiments.image_requests import Cell, Request, stored_settings
 from asvae_jax.features.networks import is_figure
+from asvae_jax.files import reading
 from asvae_jax.presets.image import INCEPTION_FILE
 from asvae_jax.run import Weights, load_run
 from asvae_jax.settings import BY_FEATURES, Config, ImageData, ImageEvaluation
@@ -25,7 +26,7 @@ from asvae_jax.train import train
 
 _log = logging.getLogger(__name__)
 
-WEIGHTS: Weights = "ema"
+SHOWN_WEIGHTS: Weights = "ema"
 """Which all tables and figures are of."""
 
 
@@ -47,6 +48,8 @@ class ImageRuns:
 
         Raises:
           Preempted: after SIGTERM or SIGINT; what was trained is saved, and the next call goes on there.
+          ConfigError: if a folder holds a run with other settings than the request's.
+          DataError: if the files of a run cannot be read.
         """
         with StopRequest() as stop:
             for cell in self._cells():
@@ -77,13 +80,13 @@ class ImageRuns:
         """
         folders = {method: self.finished(data, method) for method in self.request.methods}
         # All at once, so that all are of one protocol.
-        everything = read_groups([folder for of_method in folders.values() for folder in of_method], WEIGHTS)
+        everything = read_groups([folder for of_method in folders.values() for folder in of_method], SHOWN_WEIGHTS)
         budgets = {images_seen(group.results[0]["config"]) for group in everything}
         if len(budgets) > 1:
             raise DataError(f"The runs on {data} saw {sorted(budgets)} images; give runs of equal budgets.")
         found: dict[str, Group] = {}
         for method, of_method in folders.items():
-            groups = read_groups(of_method, WEIGHTS)
+            groups = read_groups(of_method, SHOWN_WEIGHTS)
             if len(groups) > 1:
                 names = "; ".join(group.name for group in groups)
                 raise DataError(f"The runs of {method} on {data} differ in more than the seed: {names}.")
@@ -130,24 +133,23 @@ class ImageRuns:
         file = folder / EVALUATION_FILE
         if not file.is_file():
             return False
-        try:
+        with reading(file, "remove it, and the run is evaluated anew"):
             result = json.loads(file.read_text())
-        except ValueError as error:
-            raise DataError(f"{file} cannot be read ({error}); remove it and the run is evaluated anew.") from error
+            step, settings = result["step"], of_this_version(result["config"])
         # A run may have been evaluated by hand, and for one set of weights only.
-        if WEIGHTS not in result:
+        if SHOWN_WEIGHTS not in result:
             return False
         if cell in self.request.given:
             # It may have gone on since.
-            return result["step"] >= _steps(folder)
-        config, stored = self.request.config(cell), resolve(of_this_version(result["config"]))
+            return step >= _steps(folder)
+        config, stored = self.request.config(cell), resolve(settings)
         if changed := differences(stored, config):
             raise ConfigError(
                 f"{folder} holds a run with other settings ({'; '.join(changed)}); choose a new --workdir."
             )
-        if self._by_features and not any(is_figure(name, "fid") for name in result[WEIGHTS]):
+        if self._by_features and not any(is_figure(name, "fid") for name in result[SHOWN_WEIGHTS]):
             return False
-        return result["step"] >= config.training.steps and _is_measured(config, result)
+        return step >= config.training.steps and _is_measured(config, result)
 
     def _evaluate(self, cell: Cell, stop: StopRequest) -> None:
         folder = self.request.given[cell]
@@ -190,13 +192,11 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """What a run has logged, in order; a record has its "step". Those with "config" head what one process logged.
 
     Raises:
-      DataError: if the run has no such file.
+      DataError: if the run has no such file, or a damaged one.
     """
     path = folder / "metrics.jsonl"
-    try:
+    with reading(path, "give runs with their logs"):
         return [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); give runs with their logs.") from error
 
 
 def training_seconds(folder: Path) -> float:

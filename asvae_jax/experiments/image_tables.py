@@ -9,7 +9,7 @@ import numpy as np
 from asvae_jax import comparison
 from asvae_jax.comparison import Group
 from asvae_jax.experiments.image_requests import METHODS, PAPERS_SETS, SEEDS, SETS, Request, has_encoder, title
-from asvae_jax.experiments.image_runs import WEIGHTS, ImageRuns, images_seen, training_seconds
+from asvae_jax.experiments.image_runs import SHOWN_WEIGHTS, ImageRuns, images_seen, training_seconds
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
 from asvae_jax.features.networks import is_figure
 from asvae_jax.metrics.intervals import with_interval
@@ -90,7 +90,7 @@ def make(number: int, request: Request, out: Path) -> str:
       The text of the page.
 
     Raises:
-      DataError, ConfigError: see `ImageRuns`.
+      DataError, ConfigError, Preempted: see `ImageRuns.complete` and `groups`.
     """
     table = TABLES[number]
     runs = ImageRuns(request, by_features=table.by_features)
@@ -164,7 +164,7 @@ def _cell(table: Table, request: Request, data: str, group: Group | None, figure
     name = group and _named(group, figure)
     if not group or not name:
         return "-"
-    text = with_interval(group.mean(name, WEIGHTS), group.interval(name, WEIGHTS))
+    text = with_interval(group.mean(name, SHOWN_WEIGHTS), group.interval(name, SHOWN_WEIGHTS))
     published = _published(table, data, group, figure, name)
     if published is not None:
         text += f" ({published:g})"
@@ -220,14 +220,14 @@ def _lines(table: Table, groups: _Groups) -> Iterator[dict[str, Any]]:
         for method, group in of_set.items():
             for figure in (*table.figures, *table.extra):
                 if name := _named(group, figure):
-                    interval = group.interval(name, WEIGHTS)
+                    interval = group.interval(name, SHOWN_WEIGHTS)
                     published = _published(table, data, group, figure, name)
                     yield {
                         "data": data,
                         "method": method,
                         "figure": name,
                         "seeds": len(group.results),
-                        "mean": f"{group.mean(name, WEIGHTS):.6g}",
+                        "mean": f"{group.mean(name, SHOWN_WEIGHTS):.6g}",
                         "low": f"{interval.low:.6g}" if interval else "",
                         "high": f"{interval.high:.6g}" if interval else "",
                         "published": "" if published is None else published,
@@ -242,7 +242,7 @@ def _values(table: Table, runs: ImageRuns, groups: _Groups, command: str) -> dic
             seconds = {method: round(_seconds(runs, data, method), 1) for method in of_set}
             named = [group._replace(name=method) for method, group in of_set.items()]
             sets[data] = {
-                **comparison.values(named, WEIGHTS),
+                **comparison.values(named, SHOWN_WEIGHTS),
                 # Runs that are given may have been evaluated without.
                 "raw_weights": {
                     group.name: comparison.values([group], "raw")["runs"][group.name]
@@ -261,8 +261,8 @@ def _seconds(runs: ImageRuns, data: str, method: str) -> float:
 
 def _named(group: Group, figure: str) -> str | None:
     """The figure's whole name, "fid" may be "fid_digits_n1438", if all runs of the group have it."""
-    names = (name for name in group.results[0][WEIGHTS] if is_figure(name, figure))
-    return next((name for name in names if all(name in result[WEIGHTS] for result in group.results)), None)
+    names = (name for name in group.results[0][SHOWN_WEIGHTS] if is_figure(name, figure))
+    return next((name for name in names if all(name in result[SHOWN_WEIGHTS] for result in group.results)), None)
 
 
 def _published(table: Table, data: str, group: Group, figure: str, name: str) -> float | None:

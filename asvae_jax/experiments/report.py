@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from asvae_jax.errors import DataError, StorageError
+from asvae_jax.errors import DataError
 from asvae_jax.figures import png_bytes
-from asvae_jax.files import write_whole
+from asvae_jax.files import reading, write_whole, writing
 
 OUT = Path("docs/results")
 """Where tables and figures go unless told otherwise."""
@@ -34,11 +34,12 @@ def write_section(path: Path, name: str, text: str) -> None:
     there; they are added at the end of a page that has none, so that words may be written around them.
 
     Raises:
-      DataError: if the page has the first comment without the other.
+      DataError: if the page has the first comment without the other, or cannot be read.
       StorageError: if the page cannot be written.
     """
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    page = path.read_text() if path.exists() else ""
+    with reading(path, "move it away"):
+        page = path.read_text() if path.exists() else ""
     before, marked, rest = page.partition(begin)
     if marked and end not in rest:
         raise DataError(f"{path} has {begin.strip()} and no {end.strip()} below; put that where the table ends.")
@@ -69,8 +70,6 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error

@@ -17,9 +17,9 @@ import numpy as np
 
 from asvae_jax import sweep
 from asvae_jax.config import of_this_version, resolve
-from asvae_jax.errors import DataError, StorageError
+from asvae_jax.errors import ConfigError
 from asvae_jax.evaluation import Figures, toy_figures, toy_points
-from asvae_jax.files import write_whole
+from asvae_jax.files import make_writable, reading, write_whole, writing
 from asvae_jax.models import make_networks
 from asvae_jax.presets.toy import toy_config
 from asvae_jax.provenance import commit, device_name, versions
@@ -70,7 +70,11 @@ class Cell(NamedTuple):
         return None if self.betas == OWN_BETAS else self.betas
 
     def config(self, budget: Budget) -> Config:
-        """The settings of the run."""
+        """The settings of the run.
+
+        Raises:
+          ConfigError: if the budget has no steps left after the warm-up.
+        """
         return dataclasses.replace(_config_of_any_seed(self._replace(seed=0), budget), seed=self.seed)
 
 
@@ -90,6 +94,11 @@ def _config_of_any_seed(cell: Cell, budget: Budget) -> Config:
     # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
     if config.optimizer.milestone_steps and (budget.steps, config.optimizer.milestone_steps) != published:
         config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
+    if config.training.warmup_steps >= budget.steps:
+        raise ConfigError(
+            f"--steps {budget.steps} ends within the warm-up of {cell.variant}, {config.training.warmup_steps} steps; "
+            "give more, or leave it out of --variants."
+        )
     return resolve(config)
 
 
@@ -107,19 +116,22 @@ class Results:
         self.path = path
         self._by_settings: dict[str, dict[str, Any]] = {}
         self._keys: set[str] = set()
-        if path.exists():
-            for number, line in enumerate(path.read_text().splitlines(), 1):
-                try:
-                    self._remember(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(f"{path} line {number} is no finished cell ({error}); remove the line.") from error
+        self._passed_over: set[str] = set()
+        if not path.exists():
+            return
+        with reading(path, "move it away"):
+            lines = path.read_text().splitlines()
+        for number, line in enumerate(lines, 1):
+            with reading(path, f"line {number} is no finished cell: remove it"):
+                self._remember(json.loads(line))
 
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
         """The record of a cell: "raw" and "ema" figures, "curve" (a list for "step" and for each figure),
         "refused_steps" (older ones have none), "seconds", "device", "versions", "commit", and "samples", the file of
         its points; None if it was never trained, or under other settings than today's."""
         record = self._by_settings.get(identity(cell.config(budget).to_dict()))
-        if record is None and key(cell, budget) in self._keys:
+        if record is None and (name := key(cell, budget)) in self._keys - self._passed_over:
+            self._passed_over.add(name)
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
         return record
 
@@ -130,12 +142,10 @@ class Results:
           StorageError: if that fails.
         """
         self._remember(record)
-        try:
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise StorageError(f"{self.path} cannot be written ({error}); see to space and rights.") from error
 
     def _remember(self, record: dict[str, Any]) -> None:
         # The file is named by the settings as they were stored: one that a later version adds does not lose it.
@@ -176,6 +186,9 @@ def train_missing(
       together: how many runs one program holds; None for as many as pay on these devices.
       with_samples: train a cell whose points are gone again; its record stays, as another program may end elsewhere.
       progress: is called after each program.
+
+    Raises:
+      StorageError: if a folder cannot be written to, before anything is trained, or a record or its points.
     """
     # Under other betas WGAN-GP, which has none, is the same run.
     missing: dict[Config, list[Cell]] = {}
@@ -185,13 +198,15 @@ def train_missing(
         ):
             missing.setdefault(cell.config(budget), []).append(cell)
     programs = sweep.grouped(missing, at_most=together or _together())
+    if programs:
+        make_writable(samples)
+        make_writable(results.path.parent)
     for number, configs in enumerate(programs, 1):
         described = "; ".join(describe(cell) for config in configs for cell in missing[config])
         _log.info("program %d of %d: %s", number, len(programs), described)
         for config, (record, points) in zip(configs, _train(configs), strict=True):
             cell = missing[config][0]
             found = results.find(cell, budget)
-            samples.mkdir(parents=True, exist_ok=True)
             name = found["samples"] if found else _samples_name(record["settings"])
             _write_points(samples / name, points)
             if found:
@@ -222,7 +237,8 @@ def read_samples(cell: Cell, budget: Budget, results: Results, samples: Path) ->
 def _write_points(path: Path, points: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, points.astype(np.float16))
-    write_whole(path, buffer.getvalue())
+    with writing(path):
+        write_whole(path, buffer.getvalue())
 
 
 def _samples_name(settings: dict[str, Any]) -> str:

@@ -67,7 +67,6 @@ def image_config(
     shape: Sequence[int] | None = None,
     learning_rate: float = 2e-4,
     milestone_steps: Sequence[int] = (),
-    warmup_steps: int = 0,
     short: bool = False,
 ) -> ConfigDict:
     """An image set. Words: a method (default asintrovae), `paper`, `released` or `recommended` (default paper), `tiny`;
@@ -104,10 +103,7 @@ def image_config(
             data=data,
             optimizer=optimizer_section(words, recommended, milestone_steps, learning_rate),
             ema=ema,
-            training=dict(
-                steps=steps, warmup_steps=warmup_steps if words.warms_up else 0,
-                steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20,
-            ),
+            training=dict(steps=steps, warmup_steps=0, steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20),
             checkpoint=dict(every_steps=500, keep_last=3, keep_every_steps=0),
             evaluation=_image_evaluation(name, batch_size),
         )
@@ -117,7 +113,7 @@ def image_config(
         config.data.batch_size = 16
         config.ema.update(ema_section(words, 16))
         config.optimizer.milestone_steps = ()
-        config.training.update(steps=4, warmup_steps=min(config.training.warmup_steps, 2), log_every_steps=2)
+        config.training.update(steps=4, log_every_steps=2)
         config.checkpoint.every_steps = 2
         config.evaluation.update(batch_size=50, calibration_batches=2, samples=100)
     return config

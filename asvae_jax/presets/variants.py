@@ -22,12 +22,12 @@ _DISTANCE = dict(
     late_w_enc_factor=1.0, w_exp=1.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
     slope_weight=0.0, slope_until=0.0,
 )  # fmt: skip
-_MEANS = dict(
+_REDUCTIONS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
 )  # fmt: skip
 READINGS: dict[str, dict[str, Any]] = {
     # The equations of arXiv 2206.13903.
-    "paper": dict(**_BOTH, **_DISTANCE, **_MEANS, kl_schedule="linear", squash_decoder_kl=False),
+    "paper": dict(**_BOTH, **_DISTANCE, **_REDUCTIONS, kl_schedule="linear", squash_decoder_kl=False),
     # The arithmetic of its released code.
     "released": dict(
         **_BOTH, **_DISTANCE, kl_schedule="tanh", over_pairs_encoder="sum", over_dims_encoder="sum",
@@ -35,9 +35,9 @@ READINGS: dict[str, dict[str, Any]] = {
     ),
     # Ours: docs/methods.md, why: docs/results/recommended.md. The rest is `Recommended`, or `method_section`'s.
     "recommended": dict(
-        **_MEANS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V", root_distance=True,
-        squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False, w_dec_growth=1.0,
-        late_w_enc_factor=1.0,
+        **_REDUCTIONS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V",
+        root_distance=True, squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False,
+        w_dec_growth=1.0, late_w_enc_factor=1.0,
     ),
 }  # fmt: skip
 
