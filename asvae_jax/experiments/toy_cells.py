@@ -64,11 +64,6 @@ class Cell(NamedTuple):
     changes: tuple[tuple[str, Any], ...]
     seed: int
 
-    @property
-    def word(self) -> str | None:
-        """Table 1's betas as a word of a config, None for the toy's own."""
-        return None if self.betas == OWN_BETAS else self.betas
-
     def config(self, budget: Budget) -> Config:
         """The settings of the run.
 
@@ -81,7 +76,8 @@ class Cell(NamedTuple):
 # A page asks for those of thousands of cells, which differ by seed for the most part.
 @functools.cache
 def _config_of_any_seed(cell: Cell, budget: Budget) -> Config:
-    config = toy_config(f"{cell.variant},{cell.word}" if cell.word else cell.variant, name=cell.toy)
+    words = cell.variant if cell.betas == OWN_BETAS else f"{cell.variant},{cell.betas}"
+    config = toy_config(words, name=cell.toy)
     # The published average is one over steps.
     config.ema.half_life_images *= budget.batch_size / config.data.batch_size
     config.data.batch_size = budget.batch_size
@@ -130,7 +126,7 @@ class Results:
         "refused_steps" (older ones have none), "seconds", "device", "versions", "commit", and "samples", the file of
         its points; None if it was never trained, or under other settings than today's."""
         record = self._by_settings.get(identity(cell.config(budget).to_dict()))
-        if record is None and (name := key(cell, budget)) in self._keys - self._passed_over:
+        if record is None and (name := key(cell, budget)) in self._keys and name not in self._passed_over:
             self._passed_over.add(name)
             _log.warning("%s was trained under other settings and is passed over", describe(cell))
         return record

@@ -27,16 +27,6 @@ TOY_MILESTONES = (10_000, 15_000)
 """Steps, of 30,000, at which the rate of the toys' Adam falls to a tenth, in the code of arXiv 2012.13253."""
 
 
-def toy_betas(name: str, word: str | None) -> Betas:
-    """The weights of a toy under a word of Table 1 ("c1"), or its own under none."""
-    return Betas(*(TABLE1_BETAS[word] if word else TOY_BETAS[name]))
-
-
-def kl_to_c1(betas: Betas) -> float:
-    """b_kl as a multiple of C1's."""
-    return betas.b_kl / Betas(*TABLE1_BETAS["c1"]).b_kl
-
-
 def toy_config(variant: str, *, name: str) -> ConfigDict:
     """A 2-D toy: the settings of arXiv 2012.13253, appendix, and the warm-up of the released AS-IntroVAE code.
 
@@ -44,14 +34,14 @@ def toy_config(variant: str, *, name: str) -> ConfigDict:
       Table 1's betas, `tiny`.
     """
     words = Words(variant, extra=tuple(TABLE1_BETAS))
-    betas = toy_betas(name, words.extra)
+    betas = Betas(*(TABLE1_BETAS[words.extra] if words.extra else TOY_BETAS[name]))
     batch_size = 512
     # Where modes lie apart the game is that of C1 whatever b_kl: the encoder's weight of D, its exponential and the
     # bound on the slope go with KL's. Beside a light KL a greater weight of D leaves strays, beside a heavy one the
     # game may break down with a smaller; and with an exponential of weight 1 the encoder is then content with next to
     # no KL where samples are too many.
     apart = name in TOYS_WITH_MODES
-    stake = kl_to_c1(betas) if apart else 1.0
+    stake = betas.b_kl / Betas(*TABLE1_BETAS["c1"]).b_kl if apart else 1.0
     # On 8 Gaussians the encoder gets ever faster, since the decoder may outrun it near the end. On 25, some of which
     # are found late, it leaves a few unfound then; it does harm on the checkerboard, and changes little elsewhere.
     encoder_factor, encoder_rise = (9.0, 1.0) if name == "8gaussians" else (3.0, 0.5)
