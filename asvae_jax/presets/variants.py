@@ -79,7 +79,11 @@ def variant_of(method: Mapping[str, Any]) -> str:
 
 
 class Words:
-    """A variant taken apart: at most one method, one reading, one extra word, and `tiny`."""
+    """A variant taken apart: at most one method, one reading, one of the words in `extra`, and `tiny`.
+
+    Raises:
+      ConfigError: if a word is not known, two exclude each other, or a reading is of another method.
+    """
 
     def __init__(self, variant: str, extra: tuple[str, ...]):
         words = [word.strip() for word in (variant or "").split(",") if word.strip()]
@@ -108,6 +112,7 @@ class Words:
 def method_section(
     words: Words, betas: Betas, introvae: IntroVaeBetas, recommended: Recommended, *, scale: float, latent_dim: int
 ) -> dict[str, Any]:
+    """The method that the words name, with those of the weights that it has; `scale` as in `settings.Vae`."""
     if words.method == "vae":
         return dict(name="vae", b_rec=betas.b_rec, b_kl=betas.b_kl, scale=scale)
     if words.method == "introvae":
@@ -126,6 +131,7 @@ def method_section(
 def optimizer_section(
     words: Words, recommended: Recommended, milestone_steps: Sequence[int], learning_rate: float = 2e-4
 ) -> dict[str, Any]:
+    """Adam for the words' method; WGAN-GP has a rate of its own, `recommended` one that falls without milestones."""
     adam = dict(
         learning_rate=learning_rate, encoder_factor=1.0, encoder_rise=0.0, b1=0.9, b2=0.999, final_factor=1.0,
         fall_power=1.0,
