@@ -225,10 +225,11 @@ def make(
     returns the tables. Cells are shared with Table 1."""
     results = Results(out / "toys.jsonl")
     cells = [
-        changed(Cell(toy, word, base, (), seed), changes, budget)
+        cell._replace(seed=seed)
         for base in bases
         for changes in _fitting(base, budget).values()
         for toy, word in places(betas, toys)
+        for cell in [changed(Cell(toy, word, base, (), 0), changes, budget)]
         for seed in seeds
     ]
 

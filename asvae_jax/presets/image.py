@@ -7,15 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from asvae_jax.presets.variants import (
-    Betas,
-    IntroVaeBetas,
-    Recommended,
-    Words,
-    ema_section,
-    method_section,
-    optimizer_section,
-)
+from asvae_jax.presets.variants import Betas, IntroVaeBetas, Recommended, Words
 from asvae_jax.settings import IMAGE_SETS, CelebAData
 
 DIGITS = {"digits": 5_000, "mnist5k": 5_000, "mnist": 50_000}
@@ -88,8 +80,8 @@ def image_config(
         optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
     )  # fmt: skip
     scale = 1 / math.prod(data["shape"])
-    method = method_section(words, betas, introvae, recommended, scale=scale, latent_dim=latent_dim)
-    ema = ema_section(words, batch_size)
+    method = words.method_section(betas, introvae, recommended, scale=scale, latent_dim=latent_dim)
+    ema = words.ema_section(batch_size)
     if short:
         ema = dict(half_life_images=batch_size * steps / 16, ramp_up=0.05)
     config = ConfigDict(
@@ -101,7 +93,7 @@ def image_config(
                 logvar_range=(-30.0, 20.0),
             ),
             data=data,
-            optimizer=optimizer_section(words, recommended, milestone_steps, learning_rate),
+            optimizer=words.optimizer_section(recommended, milestone_steps, learning_rate),
             ema=ema,
             training=dict(steps=steps, warmup_steps=0, steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20),
             checkpoint=dict(every_steps=500, keep_last=3, keep_every_steps=0),
@@ -111,7 +103,7 @@ def image_config(
     if words.tiny:
         config.model.update(channels=(4, 4), latent_dim=4)
         config.data.batch_size = 16
-        config.ema.update(ema_section(words, 16))
+        config.ema.update(words.ema_section(16))
         config.optimizer.milestone_steps = ()
         config.training.update(steps=4, log_every_steps=2)
         config.checkpoint.every_steps = 2

@@ -3,15 +3,7 @@ on a toy (docs/results/recommended.md says why)."""
 
 from ml_collections import ConfigDict
 
-from asvae_jax.presets.variants import (
-    Betas,
-    IntroVaeBetas,
-    Recommended,
-    Words,
-    ema_section,
-    method_section,
-    optimizer_section,
-)
+from asvae_jax.presets.variants import Betas, IntroVaeBetas, Recommended, Words
 from asvae_jax.settings import TOYS_WITH_MODES
 
 TABLE1_BETAS = {"c1": (0.3, 0.1, 0.9), "c2": (0.5, 0.1, 0.9), "c3": (0.7, 0.2, 0.9)}
@@ -65,7 +57,7 @@ def toy_config(variant: str, *, name: str) -> ConfigDict:
     )  # fmt: skip
     # The papers give no margin for the toys; real codes end up between 2 and 5 nats.
     introvae = IntroVaeBetas(*betas, margin=5.0)
-    method = method_section(words, betas, introvae, recommended, scale=0.5, latent_dim=2)
+    method = words.method_section(betas, introvae, recommended, scale=0.5, latent_dim=2)
     config = ConfigDict(
         dict(
             seed=0,
@@ -74,8 +66,8 @@ def toy_config(variant: str, *, name: str) -> ConfigDict:
                 kind="mlp", widths=(256,) * 4, latent_dim=2, compute_dtype="float32", logvar_range=(-30.0, 20.0)
             ),
             data=dict(name=name, batch_size=batch_size),
-            optimizer=optimizer_section(words, recommended, TOY_MILESTONES),
-            ema=ema_section(words, batch_size),
+            optimizer=words.optimizer_section(recommended, TOY_MILESTONES),
+            ema=words.ema_section(batch_size),
             training=dict(
                 steps=30_000, warmup_steps=2_000 if words.warms_up else 0,
                 steps_per_dispatch=500, log_every_steps=1_000, max_skipped_steps=20,
@@ -87,7 +79,7 @@ def toy_config(variant: str, *, name: str) -> ConfigDict:
     if words.tiny:
         config.model.widths = (16, 16)
         config.data.batch_size = 32
-        config.ema.update(ema_section(words, 32))
+        config.ema.update(words.ema_section(32))
         config.evaluation.samples = 500
         config.optimizer.milestone_steps = ()
         config.training.update(

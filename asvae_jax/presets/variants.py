@@ -33,7 +33,7 @@ READINGS: dict[str, dict[str, Any]] = {
         **_BOTH, **_DISTANCE, kl_schedule="tanh", over_pairs_encoder="sum", over_dims_encoder="sum",
         over_pairs_decoder="mean", over_dims_decoder="mean", squash_decoder_kl=True,
     ),
-    # Ours: docs/methods.md, why: docs/results/recommended.md. The rest is `Recommended`, or `method_section`'s.
+    # Ours: docs/methods.md, why: docs/results/recommended.md. The rest is `Recommended`, or `Words.method_section`'s.
     "recommended": dict(
         **_REDUCTIONS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V",
         root_distance=True, squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False,
@@ -101,55 +101,52 @@ class Words:
         # A plain VAE is one; a GAN has none; D outside the exponential needs none.
         self.warms_up = self.method not in ("vae", "wgan_gp") and self.reading != "recommended"
 
+    def method_section(
+        self, betas: Betas, introvae: IntroVaeBetas, recommended: Recommended, *, scale: float, latent_dim: int
+    ) -> dict[str, Any]:
+        """The method that the words name, with those of the weights that it has; `scale` as in `settings.Vae`."""
+        if self.method == "vae":
+            return dict(name="vae", b_rec=betas.b_rec, b_kl=betas.b_kl, scale=scale)
+        if self.method == "introvae":
+            return dict(name="introvae", **introvae._asdict())
+        if self.method == "wgan_gp":
+            return dict(name="wgan_gp", gp_weight=10.0, critic_steps=5)
+        soft = dict(name=self.method, **betas._asdict(), scale=scale, alpha=2.0, gamma_r=1e-8, rec_target_gradient=True)
+        if self.method == "sintrovae":
+            return soft
+        if self.reading == "recommended":
+            # The bandwidth is a quarter of the mean squared distance of two standard normal codes, whatever Z.
+            soft |= dict(bandwidth=latent_dim / 2, **recommended.method)
+        return {**soft, **READINGS[self.reading]}
+
+    def optimizer_section(
+        self, recommended: Recommended, milestone_steps: Sequence[int], learning_rate: float = 2e-4
+    ) -> dict[str, Any]:
+        """Adam; WGAN-GP has a rate of its own, `recommended` one that falls without milestones."""
+        adam = dict(
+            learning_rate=learning_rate, encoder_factor=1.0, encoder_rise=0.0, b1=0.9, b2=0.999, final_factor=1.0,
+            fall_power=1.0,
+        )  # fmt: skip
+        if self.method == "wgan_gp":
+            adam |= dict(learning_rate=1e-4, b1=0.0, b2=0.9)
+        elif self.reading == "recommended":
+            # Momentum carries a game past its equilibrium. How far it swings about it goes with the rate, how sharply
+            # modes are parted with the sum of all rates: a high one at first, that falls without a jump. An encoder
+            # that is fast from the start loses modes.
+            adam |= dict(b1=0.0, b2=0.99, **recommended.optimizer)
+            milestone_steps = ()
+        return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, clip_norm=0.0)
+
+    def ema_section(self, batch_size: int) -> dict[str, float]:
+        """The published half-life, in images, of a fixed decay per step; for `recommended` a share of the images seen,
+        as swings become slow when the rate falls."""
+        if self.reading == "recommended":
+            return dict(half_life_images=1e9, ramp_up=0.05)
+        return dict(half_life_images=batch_size * math.log(0.5) / math.log(EMA_DECAY_PUBLISHED), ramp_up=0.0)
+
     @staticmethod
     def _one(words: list[str], among: tuple[str, ...]) -> str | None:
         found = [word for word in words if word in among]
         if len(found) > 1:
             raise ConfigError(f"variant words {' and '.join(found)} exclude each other; keep one.")
         return found[0] if found else None
-
-
-def method_section(
-    words: Words, betas: Betas, introvae: IntroVaeBetas, recommended: Recommended, *, scale: float, latent_dim: int
-) -> dict[str, Any]:
-    """The method that the words name, with those of the weights that it has; `scale` as in `settings.Vae`."""
-    if words.method == "vae":
-        return dict(name="vae", b_rec=betas.b_rec, b_kl=betas.b_kl, scale=scale)
-    if words.method == "introvae":
-        return dict(name="introvae", **introvae._asdict())
-    if words.method == "wgan_gp":
-        return dict(name="wgan_gp", gp_weight=10.0, critic_steps=5)
-    soft = dict(name=words.method, **betas._asdict(), scale=scale, alpha=2.0, gamma_r=1e-8, rec_target_gradient=True)
-    if words.method == "sintrovae":
-        return soft
-    if words.reading == "recommended":
-        # The bandwidth is a quarter of the mean squared distance of two standard normal codes, whatever Z.
-        soft |= dict(bandwidth=latent_dim / 2, **recommended.method)
-    return {**soft, **READINGS[words.reading]}
-
-
-def optimizer_section(
-    words: Words, recommended: Recommended, milestone_steps: Sequence[int], learning_rate: float = 2e-4
-) -> dict[str, Any]:
-    """Adam for the words' method; WGAN-GP has a rate of its own, `recommended` one that falls without milestones."""
-    adam = dict(
-        learning_rate=learning_rate, encoder_factor=1.0, encoder_rise=0.0, b1=0.9, b2=0.999, final_factor=1.0,
-        fall_power=1.0,
-    )  # fmt: skip
-    if words.method == "wgan_gp":
-        adam |= dict(learning_rate=1e-4, b1=0.0, b2=0.9)
-    elif words.reading == "recommended":
-        # Momentum carries a game past its equilibrium. How far it swings about it goes with the rate, how sharply modes
-        # are parted with the sum of all rates: a high one at first, that falls without a jump. An encoder that is fast
-        # from the start loses modes.
-        adam |= dict(b1=0.0, b2=0.99, **recommended.optimizer)
-        milestone_steps = ()
-    return dict(**adam, milestone_steps=tuple(milestone_steps), milestone_factor=0.1, clip_norm=0.0)
-
-
-def ema_section(words: Words, batch_size: int) -> dict[str, float]:
-    """The published half-life, in images, of a fixed decay per step; for `recommended` a share of the images seen, as
-    swings become slow when the rate falls."""
-    if words.reading == "recommended":
-        return dict(half_life_images=1e9, ramp_up=0.05)
-    return dict(half_life_images=batch_size * math.log(0.5) / math.log(EMA_DECAY_PUBLISHED), ramp_up=0.0)
