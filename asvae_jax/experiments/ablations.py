@@ -23,6 +23,7 @@ Changes = Mapping[str, Any]
 
 _CONSTANT_KL = {"method.kl_schedule": "constant"}
 _ONE_ALPHA = {"method.late_alpha_factor": 1.0}
+_ALPHA_AN_EIGHTH = {"method.late_alpha_factor": 0.0625}
 _HALF_THE_RATE = {"optimizer.learning_rate": 4.5e-4}
 _TO_NINE_TIMES = {"optimizer.encoder_factor": 9.0, "optimizer.encoder_rise": 1.0}
 _TO_THREE_TIMES = {"optimizer.encoder_factor": 3.0, "optimizer.encoder_rise": 0.5}
@@ -172,6 +173,12 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "alpha 0.5 from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5},
         "alpha falling to 1": {"method.late_alpha_factor": 0.5},
         "alpha falling to 0.25": {"method.late_alpha_factor": 0.125},
+        "alpha falling to 0.125": _ALPHA_AN_EIGHTH,
+        "alpha falling to 0.125; D's pull falling to a tenth": {**_ALPHA_AN_EIGHTH, "method.w_dec_growth": 0.1},
+        "alpha falling to 0.125; D's pull growing to two and a half times as hard": {
+            **_ALPHA_AN_EIGHTH,
+            **_GROWING_PULL,
+        },
         "the late game from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5, "method.late_from": 0.0},
         "no distance of the means": _NO_MEANS,
         "a third, narrower kernel of the means": _THIRD_KERNEL,
