@@ -69,14 +69,19 @@ def image_sheet(rows: Mapping[str, np.ndarray], title: str) -> Image.Image:
 
 def points_sheet(panels: Mapping[str, np.ndarray], limit: float, title: str) -> Image.Image:
     """Scatter plots of 2-D points side by side, over the square [-limit, limit]^2."""
-    return points_grid({"": panels}, {"": limit}, title)
+    return points_grid({"": {name: Panel(points) for name, points in panels.items()}}, {"": limit}, title)
 
 
-def points_grid(
-    rows: Mapping[str, Mapping[str, np.ndarray | None]], limits: Mapping[str, float], title: str
-) -> Image.Image:
+class Panel(NamedTuple):
+    """2-D points [N, 2], or None if they are not there, and what is said below them."""
+
+    points: np.ndarray | None
+    note: str = ""
+
+
+def points_grid(rows: Mapping[str, Mapping[str, Panel]], limits: Mapping[str, float], title: str) -> Image.Image:
     """Scatter plots of 2-D points: a row for each of `rows`, over its own square [-limit, limit]^2, and a column for
-    each name within them; None for points that are not there."""
+    each name within them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -93,14 +98,17 @@ def points_grid(
             axes.tick_params(labelsize=7)
             if axes.get_subplotspec().is_first_row():
                 axes.set_title(name, fontsize=10)
-            points = panels.get(name)
+            panel = panels.get(name, Panel(None))
+            points = panel.points
             if points is None:
-                axes.text(0, 0, "not trained", ha="center", va="center", fontsize=9, color="#888888")
+                axes.text(0, 0, "no points", ha="center", va="center", fontsize=9, color="#888888")
                 continue
             axes.scatter(points[:, 0], points[:, 1], s=1.5, alpha=0.35, linewidths=0, color="#1f4e79", rasterized=True)
             outside = np.mean(np.any(np.abs(points) > limit, axis=1))
+            notes = [panel.note] if panel.note else []
             if outside >= 0.0005:
-                axes.set_xlabel(f"{outside:.1%} outside", fontsize=8)
+                notes.append(f"{outside:.1%} outside")
+            axes.set_xlabel(", ".join(notes), fontsize=8)
         row_axes[0].set_ylabel(row, fontsize=11)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -33,7 +33,7 @@ def test_a_cell_is_its_run(table, tmp_path):
     assert record["curve"]["step"] == [*range(5, 21, 5)]
     assert record["curve"]["kl_paper"][-1] == record["ema"]["kl_paper"]
     # And what is drawn is what was measured.
-    points = read_samples(cell, BUDGET, Results(tmp_path / "toys.jsonl"), tmp_path / "w" / "samples")
+    points = read_samples(cell, BUDGET, Results(tmp_path / "toys.jsonl"))
     assert toy_figures(config, points)["kl"] == pytest.approx(record["ema"]["kl"], rel=0.02)
 
 
@@ -49,8 +49,8 @@ def test_a_run_is_known_by_its_settings_whatever_it_was_called(table, tmp_path):
 
 def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(table, tmp_path):
     table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
-    file, folder, cell = tmp_path / "toys.jsonl", tmp_path / "w" / "samples", Cell("8gaussians", "c1", "vae", (), 0)
-    points = read_samples(cell, BUDGET, Results(file), folder)
+    file, folder, cell = tmp_path / "toys.jsonl", tmp_path / "samples", Cell("8gaussians", "c1", "vae", (), 0)
+    points = read_samples(cell, BUDGET, Results(file))
     # As a version without `fall_power` wrote them.
     record = json.loads(file.read_text())
     del record["settings"]["optimizer"]["fall_power"]
@@ -60,11 +60,11 @@ def test_a_setting_that_a_later_version_adds_loses_neither_a_run_nor_its_points(
     assert digest not in only.name
     old = folder / f"8gaussians-vae-s0-{digest}.npy"
     only.rename(old)
-    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file), folder), points)
+    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file)), points)
     # Points that are gone are drawn again under that name, and the record stays.
     old.unlink()
-    train_missing([cell], BUDGET, Results(file), folder, with_samples=True)
-    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file), folder), points)
+    train_missing([cell], BUDGET, Results(file), with_samples=True)
+    np.testing.assert_array_equal(read_samples(cell, BUDGET, Results(file)), points)
     assert file.read_text() == json.dumps(record) + "\n"
 
 
@@ -100,14 +100,14 @@ def test_keys_tell_cells_apart():
 
 def test_damaged_points_are_gone_points(table, tmp_path):
     table("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
-    results, cell, samples = Results(tmp_path / "toys.jsonl"), Cell("8gaussians", "c1", "vae", (), 0), tmp_path / "w"
-    [file] = (samples / "samples").iterdir()
+    results, cell = Results(tmp_path / "toys.jsonl"), Cell("8gaussians", "c1", "vae", (), 0)
+    [file] = results.samples.iterdir()
     whole = file.read_bytes()
     for length in (0, 40, len(whole) - 1):
         file.write_bytes(whole[:length])
-        assert read_samples(cell, BUDGET, results, samples / "samples") is None
+        assert read_samples(cell, BUDGET, results) is None
     file.write_bytes(whole)
-    assert read_samples(cell, BUDGET, results, samples / "samples").shape == (5_000, 2)
+    assert read_samples(cell, BUDGET, results).shape == (5_000, 2)
 
 
 def test_configs_of_toys_and_the_table_agree():

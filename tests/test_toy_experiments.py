@@ -13,7 +13,7 @@ from asvae_jax import sweep
 from asvae_jax.errors import EXIT_PREEMPTED, EXIT_STORAGE
 from asvae_jax.experiments import ablations, table1
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell
-from asvae_jax.figures import points_grid
+from asvae_jax.figures import Panel, points_grid
 
 SMALL = ("--betas", "c1", "--toys", "rings", "--variants", "vae", "asintrovae,released")
 
@@ -65,9 +65,9 @@ def test_folder_that_cannot_be_written_is_told_of_before_anything_is_trained(nam
     options = ("--betas", "c1", "--toys", "--variants", "asintrovae,paper")
     said = command(capsys, "table", name, *options, "--out", tmp_path / "file", code=EXIT_STORAGE)
     assert "cannot be written" in said and not trained
-    elsewhere = ("--out", tmp_path, "--workdir", tmp_path / "file")
-    said = command(capsys, "table", name, *options, *elsewhere, code=EXIT_STORAGE)
-    assert "file/samples cannot be written" in said and not trained
+    (tmp_path / "samples").touch()
+    said = command(capsys, "table", name, *options, "--out", tmp_path, code=EXIT_STORAGE)
+    assert "samples cannot be written" in said and not trained
 
 
 def test_fewer_steps_than_the_warm_up_are_refused_in_words(tmp_path, capsys):
@@ -180,7 +180,7 @@ def test_a_change_that_is_none_on_a_toy_says_so(table, monkeypatch):
 
 def test_preempted_table_keeps_what_is_done_and_ends_with_75(tmp_path):
     words = ["--betas", "c1", "--toys", "--variants", "vae", "--seeds", *map(str, range(50)), "--together", "1"]
-    lengths = ["--steps", "1000", "--batch-size", "4", "--out", str(tmp_path), "--workdir", str(tmp_path / "w")]
+    lengths = ["--steps", "1000", "--batch-size", "4", "--out", str(tmp_path)]
     with started(["-m", "asvae_jax", "table", "1", *words, *lengths], devices=1) as process:
         wait_until((tmp_path / "toys.jsonl").exists, process)
         process.terminate()
@@ -225,14 +225,15 @@ def test_unknown_variants_and_no_toy_at_all_are_refused(capsys):
 
 def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, trained):
     options = ("--betas", "c1", "c2", "--toys", "25gaussians", "--variants", "vae", "wgan_gp", "--seeds", 0, 1)
-    options += ("--workdir", tmp_path / "w")
     names = ["figure3.png", "figure3-25gaussians.png", "figure3-curves.png"]
     assert draw(capsys, tmp_path, "3", *options) == [str(tmp_path / name) for name in names]
     programs = len(trained)
-    [points] = (tmp_path / "w" / "samples").glob("25gaussians-vae-s0-*.npy")
-    points.unlink()
     before = (tmp_path / "figure3-25gaussians.png").read_bytes()
     records = (tmp_path / "toys.jsonl").read_bytes()
+    [points] = (tmp_path / "samples").glob("25gaussians-vae-s0-*.npy")
+    points.unlink()
+    draw(capsys, tmp_path, "3", *options, "--stored")
+    assert len(trained) == programs and (tmp_path / "figure3-25gaussians.png").read_bytes() != before
     draw(capsys, tmp_path, "3", *options)
     assert trained[programs:] == [[0]]
     assert (tmp_path / "figure3-25gaussians.png").read_bytes() == before
@@ -245,7 +246,7 @@ def test_points_stand_below_the_names_of_their_columns():
     points = np.zeros((1, 2))
 
     def top_rows(names):
-        rows = {betas: dict.fromkeys(names, points) for betas in ("C1", "C2")}
+        rows = {betas: dict.fromkeys(names, Panel(points)) for betas in ("C1", "C2")}
         grid = points_grid(rows, {"C1": 1, "C2": 1}, title="")
         pixels = np.asarray(grid.convert("L"))
         return pixels[: pixels.shape[0] // 2]

@@ -12,7 +12,7 @@ def table(tmp_path, capsys):
     `tmp_path`."""
 
     def run(*options: object, name: str = "1", code: int = 0) -> str:
-        words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path, "--workdir", tmp_path / "w"]
+        words = [*options, "--steps", 20, "--batch-size", 32, "--out", tmp_path]
         return command(capsys, "table", name, *words, code=code)
 
     return run

@@ -39,6 +39,7 @@ def add(tables, figures) -> None:
     _add_cell_arguments(samples)
     _add_betas(samples)
     _add_toys(samples)
+    _add_stored(samples)
     samples.set_defaults(command=_samples)
     gradients = figures.add_parser("gradients", help=_gradients.__doc__, description=_gradients.__doc__)
     gradients.add_argument("--betas", choices=tuple(TABLE1_BETAS), default="c1", help="(default: c1)")
@@ -76,7 +77,6 @@ def _add_cell_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
     command.add_argument("--together", type=count, help="runs in one program (default: what pays on these devices)")
     command.add_argument("--out", type=Path, default=OUT, help=f"folder (default: {OUT})")
-    command.add_argument("--workdir", type=Path, default=Path("runs/toys"), help="of samples (default: runs/toys)")
 
 
 def _table(arguments: argparse.Namespace) -> None:
@@ -85,8 +85,8 @@ def _table(arguments: argparse.Namespace) -> None:
 
     keep_compiled_programs()
     print(table1.make(
-        _cells(arguments), _budget(arguments), command=_command("table 1", arguments), workdir=arguments.workdir,
-        out=arguments.out, together=arguments.together, train=not arguments.stored,
+        _cells(arguments), _budget(arguments), command=_command("table 1", arguments), out=arguments.out,
+        together=arguments.together, train=not arguments.stored,
     ))  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def _ablations(arguments: argparse.Namespace) -> None:
     keep_compiled_programs()
     print(ablations.make(
         bases, arguments.betas, arguments.toys, arguments.seeds, _budget(arguments),
-        command=_command("table ablations", arguments), workdir=arguments.workdir, out=arguments.out,
-        together=arguments.together, train=not arguments.stored,
+        command=_command("table ablations", arguments), out=arguments.out, together=arguments.together,
+        train=not arguments.stored,
     ))  # fmt: skip
 
 
@@ -110,8 +110,8 @@ def _samples(arguments: argparse.Namespace) -> None:
 
     keep_compiled_programs()
     _print(toy_drawings.draw(
-        _cells(arguments), _budget(arguments), workdir=arguments.workdir, out=arguments.out,
-        together=arguments.together,
+        _cells(arguments), _budget(arguments), out=arguments.out, together=arguments.together,
+        train=not arguments.stored,
     ))  # fmt: skip
 
 

@@ -78,7 +78,6 @@ def make(
     budget: Budget,
     *,
     command: str,
-    workdir: Path,
     out: Path,
     together: int | None,
     train: bool,
@@ -98,7 +97,7 @@ def make(
     if train:
         # A folder or a page that cannot be written shall be told of before anything is trained.
         write()
-        train_missing(cells, budget, results, workdir / "samples", together=together, progress=write)
+        train_missing(cells, budget, results, together=together, progress=write)
     return write()
 
 

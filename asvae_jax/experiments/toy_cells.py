@@ -99,7 +99,8 @@ def _config_of_any_seed(cell: Cell, budget: Budget) -> Config:
 
 
 class Results:
-    """Finished cells as lines of JSON, one file for all tables; it only ever grows.
+    """Finished cells as lines of JSON, one file for all tables, which only ever grows, and their points in `samples`,
+    the folder beside it.
 
     A run is known by its settings, whatever it was called when it was trained: what a preset says and what is a change
     of it may move.
@@ -110,6 +111,7 @@ class Results:
 
     def __init__(self, path: Path):
         self.path = path
+        self.samples = path.with_name("samples")
         self._by_settings: dict[str, dict[str, Any]] = {}
         self._keys: set[str] = set()
         self._passed_over: set[str] = set()
@@ -166,7 +168,6 @@ def train_missing(
     cells: Iterable[Cell],
     budget: Budget,
     results: Results,
-    samples: Path,
     *,
     together: int | None = None,
     with_samples: bool = False,
@@ -177,8 +178,7 @@ def train_missing(
     Args:
       cells: those wanted.
       budget: theirs.
-      results: grows by what is trained.
-      samples: a folder for the points that each run's averaged weights generate, [N, 2] float16.
+      results: grows by what is trained, and by the points that each run's averaged weights generate, [N, 2] float16.
       together: how many runs one program holds; None for as many as pay on these devices.
       with_samples: train a cell whose points are gone again; its record stays, as another program may end elsewhere.
       progress: is called after each program.
@@ -189,13 +189,11 @@ def train_missing(
     # Under other betas WGAN-GP, which has none, is the same run.
     missing: dict[Config, list[Cell]] = {}
     for cell in cells:
-        if results.find(cell, budget) is None or (
-            with_samples and read_samples(cell, budget, results, samples) is None
-        ):
+        if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, results) is None):
             missing.setdefault(cell.config(budget), []).append(cell)
     programs = sweep.grouped(missing, at_most=together or _together())
     if programs:
-        make_writable(samples)
+        make_writable(results.samples)
         make_writable(results.path.parent)
     for number, configs in enumerate(programs, 1):
         described = "; ".join(describe(cell) for config in configs for cell in missing[config])
@@ -204,7 +202,7 @@ def train_missing(
             cell = missing[config][0]
             found = results.find(cell, budget)
             name = found["samples"] if found else _samples_name(record["settings"])
-            _write_points(samples / name, points)
+            _write_points(results.samples / name, points)
             if found:
                 drawn, kept = record["ema"]["kl_paper"], found["ema"]["kl_paper"]
                 _log.info("%s: kl_paper %s for the points to be drawn, %s on record", describe(cell), drawn, kept)
@@ -219,13 +217,13 @@ def describe(cell: Cell) -> str:
     return f"{cell.toy} {cell.betas} {cell.variant}{changes} seed {cell.seed}"
 
 
-def read_samples(cell: Cell, budget: Budget, results: Results, samples: Path) -> np.ndarray | None:
+def read_samples(cell: Cell, budget: Budget, results: Results) -> np.ndarray | None:
     """The points of a cell, [N, 2], or None if it was never trained or they are gone or damaged."""
     record = results.find(cell, budget)
     if record is None:
         return None
     try:
-        return np.load(samples / record["samples"]).astype(np.float32)
+        return np.load(results.samples / record["samples"]).astype(np.float32)
     except (FileNotFoundError, ValueError, EOFError):
         return None
 

@@ -6,36 +6,39 @@ from pathlib import Path
 
 import numpy as np
 
+from asvae_jax.evaluation import toy_figures
 from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.experiments.table1 import Row, rows
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, read_samples, train_missing
-from asvae_jax.figures import Course, courses_sheet, points_grid
-from asvae_jax.settings import TOY_LIMITS
+from asvae_jax.figures import Course, Panel, courses_sheet, points_grid
+from asvae_jax.settings import TOY_LIMITS, Config
 
 _REAL = "data"
 # The measures look farther out than the 25 modes need to be seen well.
 _DRAWN = {**TOY_LIMITS, "25gaussians": 5.0}
 
 
-def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, together: int | None) -> list[Path]:
-    """Trains what is missing and writes figure3.png, the samples of the first seed's 8 Gaussians, figure3-TOY.png,
-    those of each other toy, and figure3-curves.png, the course of all seeds, as far as `cells` have them.
+def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | None, train: bool) -> list[Path]:
+    """Trains what is missing, if `train`, and writes figure3.png, the samples of the first seed's 8 Gaussians,
+    figure3-TOY.png, those of each other toy, and figure3-curves.png, the course of all seeds, as far as `cells` have
+    them.
 
     Returns:
       The files.
     """
-    results, samples = Results(out / "toys.jsonl"), workdir / "samples"
+    results = Results(out / "toys.jsonl")
     first = [cell for cell in cells if cell.seed == cells[0].seed]
-    train_missing(first, budget, results, samples, together=together, with_samples=True)
-    train_missing(cells, budget, results, samples, together=together)
+    if train:
+        train_missing(first, budget, results, together=together, with_samples=True)
+        train_missing(cells, budget, results, together=together)
     of_picture: dict[str, list[Cell]] = {}
     for cell in first:
         of_picture.setdefault("figure3" if cell.betas != OWN_BETAS else f"figure3-{cell.toy}", []).append(cell)
     written = []
     for name, drawn in of_picture.items():
         path = out / f"{name}.png"
-        write_picture(path, _samples_grid(drawn, budget, results, samples))
+        write_picture(path, _samples_grid(drawn, budget, results))
         written.append(path)
     found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS]
     if found:
@@ -44,17 +47,25 @@ def draw(cells: Sequence[Cell], budget: Budget, *, workdir: Path, out: Path, tog
     return written
 
 
-def _samples_grid(cells: Sequence[Cell], budget: Budget, results: Results, samples: Path):
+def _samples_grid(cells: Sequence[Cell], budget: Budget, results: Results):
     """A row for each of the weights' combinations, or for the toy with weights of its own; of one seed."""
-    panels: dict[str, dict[str, np.ndarray | None]] = {}
+    panels: dict[str, dict[str, Panel]] = {}
     limits = {}
     for cell in cells:
         label = cell.toy if cell.betas == OWN_BETAS else cell.betas.upper()
         limits[label] = _DRAWN[cell.toy]
-        row = panels.setdefault(label, {_REAL: preview_examples(cell.config(budget))})
-        row[_two_lines(cell.variant)] = read_samples(cell, budget, results, samples)
+        config = cell.config(budget)
+        row = panels.setdefault(label, {_REAL: Panel(preview_examples(config))})
+        points = read_samples(cell, budget, results)
+        row[_two_lines(cell.variant)] = Panel(points, "" if points is None else _measured(points, config))
     title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
     return points_grid(panels, limits, f"{title}, seed {cells[0].seed}")
+
+
+def _measured(points: np.ndarray, config: Config) -> str:
+    """The figures of the very points that are drawn: those on record may be another program's."""
+    figures = toy_figures(config, points)
+    return ", ".join(f"{name} {figures[name]:.3g}" for name in ("kl_paper", "jsd_paper"))
 
 
 def _curves(found: Sequence[Row]):
