@@ -187,7 +187,9 @@ class CheckpointStore:
                     f"{self.folder} step {step} cannot be read now: {first_line(error)[:200]}. It stays as it is; see "
                     "to rights, network and open files (ulimit -n), then run the same command again."
                 ) from error
-            raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line(error)}.") from error
+            raise CheckpointError(
+                f"{self.folder} step {step} cannot be restored: {first_line(error)[:200]}."
+            ) from error
 
     def set_aside_after(self, step: int) -> None:
         """Renames the steps later than `step` to `set-aside-N`: training will write those steps anew, and Orbax would

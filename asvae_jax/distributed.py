@@ -15,23 +15,29 @@ from asvae_jax.settings import Config
 _log = logging.getLogger(__name__)
 
 
-def setup(distributed: bool) -> None:
+def setup(distributed: bool, expected_devices: int | None = None) -> None:
     """Joins the other processes of a cluster job; must come before any other use of JAX.
 
     SLURM, Open MPI, Kubernetes and TPU pods are recognised by JAX itself.
 
     Raises:
-      ConfigError: if no cluster is recognised.
+      ConfigError: if no cluster is recognised, or all processes together have not `expected_devices`.
     """
-    if not distributed:
-        return
-    try:
-        jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
+    if distributed:
+        # A process that waits for one which never comes has at least said so.
+        _log.info("Joining the other processes of this job")
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"--distributed found no cluster to join ({error}). Leave it out to run as one process."
+            ) from error
+        _log.info("Process %d of %d joined", jax.process_index(), jax.process_count())
+    if expected_devices is not None and jax.device_count() != expected_devices:
         raise ConfigError(
-            f"--distributed found no cluster to join ({error}). Leave it out to run as one process."
-        ) from error
-    _log.info("Process %d of %d joined", jax.process_index(), jax.process_count())
+            f"--expect-devices={expected_devices}, but {jax.process_count()} process(es) have {jax.device_count()} of "
+            f"kind {jax.devices()[0].device_kind}; start as many processes as the job has, or mend the number."
+        )
 
 
 def make_mesh(config: Config) -> Mesh:

@@ -31,6 +31,10 @@ class NotFiniteError(RunError):
     exit_code = EXIT_NOT_FINITE
 
 
+class BusyError(RunError):
+    """Another process trains in the same folder."""
+
+
 class StorageError(RunError):
     """Something could not be written, or what is stored could not be read, for want of space, of rights or of a
     connection; what was saved stays as it is."""

@@ -124,9 +124,9 @@ class Course(NamedTuple):
 def courses_sheet(
     panels: Mapping[str, Mapping[str, Course]], x_label: str | Sequence[str], title: str, *, columns: int = 3
 ) -> Image.Image:
-    """Panels, up to `columns` side by side (`x_label` for all of them, or one for each), in each a line for the mean of
-    every course and a band from the lowest to the highest of its runs; what spans more than a power of ten is drawn on
-    a logarithmic scale."""
+    """Panels, up to `columns` side by side (`x_label` for all of them, or one for each), in each a line for the
+    median of every course and a band from the lowest to the highest of its runs; what spans more than a power of
+    ten is drawn on a logarithmic scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator
@@ -144,7 +144,7 @@ def courses_sheet(
     for axes, (label, courses), below in zip(every, panels.items(), x_labels, strict=False):
         for name, (x, values) in courses.items():
             axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colours[name], alpha=0.2, linewidth=0)
-            [lines[name]] = axes.plot(x, values.mean(axis=0), color=colours[name], linewidth=1.6)
+            [lines[name]] = axes.plot(x, np.median(values, axis=0), color=colours[name], linewidth=1.6)
         finite = np.concatenate([values[np.isfinite(values)] for _, values in courses.values()])
         if finite.min() > 0 and finite.max() > 10 * finite.min():
             axes.set_yscale("log")

@@ -19,7 +19,7 @@ def warnings(metrics: Mapping[str, float]) -> dict[str, str]:
     if metrics.get("kl_fake_minus_real", 0) < 0:
         found["kl_fake_minus_real"] = (
             f"KL of fake images ({metrics['kl_fake']:.3g} nats) is below that of real ones ({metrics['kl_real']:.3g}): "
-            "the encoder does not tell them apart. Lower method.b_neg (MNIST: 128 instead of 256) or method.b_kl."
+            "the encoder does not tell them apart. Lower method.b_neg or method.b_kl."
         )
     if metrics.get("saturated", 0) > _MOST:
         found["saturated"] = (

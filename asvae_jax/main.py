@@ -10,6 +10,7 @@ Running the same command again goes on from the newest checkpoint. Exit codes: 0
 finite, 4 storage failed, 75 stopped by a signal and saved.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -29,11 +30,16 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 _DRY_RUN = flags.DEFINE_bool("dry-run", False, "Check config, data and devices, trace one step and print the plan.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of the cluster job.")
+_EXPECT_DEVICES = flags.DEFINE_integer(
+    "expect-devices", None, "Refuse to run on another number of devices in all: no job runs on a part of its nodes."
+)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profile of the second logging interval for TensorBoard.")
 
 
 def main() -> None:
     """Entry point: parses flags, does what `--mode` says and exits with a documented code."""
+    # As Ctrl-C does, until training heeds signals itself: a job that is stopped before is told to run again, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app.run(lambda _: sys.exit(exit_code_of(_run)), flags_parser=_parse)
 
 
@@ -65,7 +71,7 @@ def _carry_out(config: Config, workdir: Path) -> None:
     from asvae_jax.run import WEIGHTS, load_run
     from asvae_jax.train import sheet_path, train
 
-    distributed.setup(_DISTRIBUTED.value)
+    distributed.setup(_DISTRIBUTED.value, _EXPECT_DEVICES.value)
     if not distributed.is_main_process():
         errors_alone_to_terminal()
     if _MODE.value == "benchmark":

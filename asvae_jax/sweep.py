@@ -57,7 +57,9 @@ def grouped(configs: Iterable[Config], *, at_most: int) -> list[list[Config]]:
     return [group[i : i + at_most] for group in alike.values() for i in range(0, len(group), at_most)]
 
 
-def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Watch | None = None) -> list[Member]:
+def train_together(
+    configs: Sequence[Config], *, until: int | None = None, watch_every: int = 0, watch: Watch | None = None
+) -> list[Member]:
     """Trains toys at once, the members spread over all devices of this process.
 
     Each run is the one that `train` makes of its config, but for the rounding of float32. Nothing is saved and no
@@ -65,6 +67,7 @@ def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Wa
 
     Args:
       configs: one group of `grouped`.
+      until: the last step to be made, a multiple of `training.steps_per_dispatch`; None for all.
       watch_every: steps between two calls of `watch`, a multiple of `training.steps_per_dispatch`; 0 for none.
       watch: is shown the weights of all members.
 
@@ -85,7 +88,8 @@ def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Wa
     state = jax.jit(initial, out_shardings=_shardings(members))(keys)
     run_method = _compiled_steps(first, members)
     run_warmup = _compiled_steps(first, members, warmup=True) if training.warmup_steps else run_method
-    for step in range(0, training.steps, training.steps_per_dispatch):
+    steps = training.steps if until is None else until
+    for step in range(0, steps, training.steps_per_dispatch):
         state = (run_warmup if step < training.warmup_steps else run_method)(state, numbers)
         done = step + training.steps_per_dispatch
         if watch is not None and watch_every and done % watch_every == 0:
@@ -95,8 +99,8 @@ def train_together(configs: Sequence[Config], *, watch_every: int = 0, watch: Wa
     taken = np.asarray(optax.tree.get(state.opt_state["encoder"], "count"))
     return [
         Member(
-            Run(Path(), config, training.steps, _member(params, i), _member(ema, i), {"raw": {}, "ema": {}}),
-            refused=training.steps - int(taken[i]),
+            Run(Path(), config, steps, _member(params, i), _member(ema, i), {"raw": {}, "ema": {}}),
+            refused=steps - int(taken[i]),
         )
         for i, config in enumerate(configs)
     ]

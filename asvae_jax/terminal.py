@@ -7,7 +7,15 @@ from pathlib import Path
 
 from absl import logging as absl_logging
 
-from asvae_jax.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_PREEMPTED, EXIT_STORAGE, ConfigError, RunError
+from asvae_jax.errors import (
+    EXIT_BAD_REQUEST,
+    EXIT_DONE,
+    EXIT_PREEMPTED,
+    EXIT_STORAGE,
+    ConfigError,
+    RunError,
+    first_line,
+)
 
 
 def exit_code_of(action: Callable[[], None]) -> int:
@@ -22,6 +30,12 @@ def exit_code_of(action: Callable[[], None]) -> int:
         return _report(f"{error}. See to space and rights, then run the same command again.", EXIT_STORAGE)
     except KeyboardInterrupt:
         return _report("Interrupted; run the same command again.", EXIT_PREEMPTED)
+    except Exception as error:
+        # Of the devices, which jax is not imported here to name, or of this machine.
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        advice = "Make data.batch_size, evaluation.batch_size, --batch-size, --together or --n smaller."
+        return _report(f"Out of memory: {first_line(error)[:200]}. {advice}", EXIT_BAD_REQUEST)
     return EXIT_DONE
 
 

@@ -16,7 +16,7 @@ from asvae_jax.best import BestCheckpoint
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.distributed import is_main_process
-from asvae_jax.errors import Preempted, RunError, StorageError
+from asvae_jax.errors import BusyError, Preempted, StorageError
 from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
 from asvae_jax.files import held, write_whole
@@ -124,7 +124,7 @@ def _hold(workdir: Path, closing: contextlib.ExitStack) -> None:
     """Keeps others from training in this folder: they would delete the checkpoints that this run is writing.
 
     Raises:
-      RunError: if another process does so already.
+      BusyError: if another process does so already.
       StorageError: if nothing can be written there.
     """
     if not is_main_process():
@@ -133,7 +133,7 @@ def _hold(workdir: Path, closing: contextlib.ExitStack) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         closing.enter_context(held(workdir / ".lock", patience=_PATIENCE))
     except BlockingIOError as error:
-        raise RunError(
+        raise BusyError(
             f"Another process trains in {workdir}; wait for its end, or choose another --workdir."
         ) from error
     except OSError as error:

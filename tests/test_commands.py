@@ -17,6 +17,7 @@ from training_runs import ROOT, digits, run, toy
 from asvae_jax import figures
 from asvae_jax.__main__ import main
 from asvae_jax.config import load_file, resolve
+from asvae_jax.errors import EXIT_STORAGE
 from asvae_jax.examples import Examples
 from asvae_jax.run import Run, encode, load_run, reconstruct, sample_images
 from asvae_jax.settings import IMAGE_SETS, TOY_LIMITS
@@ -302,6 +303,33 @@ def test_batch_that_does_not_divide_by_the_devices_is_refused(tmp_path):
     )
     assert finished.returncode == 2
     assert "data.batch_size=6 does not divide by the 4 devices" in finished.stderr
+
+
+def test_what_does_not_fit_into_memory_is_told_in_one_line(tmp_path):
+    finished = run(
+        ["-m", "asvae_jax.main", f"--config={ROOT}/configs/8gaussians.py:vae,tiny", f"--workdir={tmp_path}/run",
+         f"--config.data.batch_size={10**12}"],
+        devices=1,
+    )  # fmt: skip
+    assert finished.returncode == 2, finished.stderr
+    assert "error: Out of memory: " in finished.stderr and "Make data.batch_size" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_folder_without_rights_is_told_of_before_anything_is_made(capsys, image_run, monkeypatch):
+    monkeypatch.setattr("asvae_jax.run.encode", lambda *_, **__: pytest.fail("images were encoded"))
+    # Nobody can write there, whatever the rights of who runs the tests.
+    assert "cannot be written" in command(
+        capsys, "encode", image_run.folder, "--out", "/proc/codes.npz", code=EXIT_STORAGE
+    )
+
+
+def test_another_number_of_devices_than_expected_is_refused(tmp_path):
+    words = ["-m", "asvae_jax.main", f"--config={ROOT}/configs/8gaussians.py:vae,tiny", f"--workdir={tmp_path}/run"]
+    finished = run([*words, "--dry-run", "--expect-devices=8"], devices=4)
+    assert finished.returncode == 2
+    assert "--expect-devices=8, but 1 process(es) have 4 of kind cpu" in finished.stderr
+    assert run([*words, "--dry-run", "--expect-devices=4"], devices=4).returncode == 0
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -21,6 +21,7 @@ from asvae_jax.errors import EXIT_PREEMPTED, NotFiniteError
 from asvae_jax.experiments import image_runs
 from asvae_jax.experiments.image_requests import Cell, make_request, title
 from asvae_jax.experiments.image_runs import ImageRuns, training_seconds
+from asvae_jax.files import held
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -96,6 +97,18 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert [line["step"] for line in lines if "config" in line] == [0, 2]
     assert stored(tmp_path / "runs", "vae", 0)["ema"] == pytest.approx(whole["ema"])
+
+
+def test_cell_that_another_process_trains_is_left_to_it(configs, workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("asvae_jax.train._PATIENCE", 0.0)
+    folders = {method: tmp_path / "runs" / "digits" / f"{method}-t4-s0" for method in ("vae", "sintrovae")}
+    for folder in folders.values():
+        shutil.copytree(workdir / "digits" / folder.name, folder)
+    (folders["vae"] / "evaluation.json").unlink()
+    arguments = ["--sets", "digits", "--methods", *folders, "--seeds", 0, "--configs", configs]
+    with held(folders["vae"] / ".lock"):
+        page = command(capsys, "table", 3, *arguments, "--workdir", tmp_path / "runs", "--out", tmp_path)
+    assert "another process trains it" in page and len(row(page, "S-IntroVAE")[0]) > 1
 
 
 def test_signal_behind_the_last_step_of_a_cell_is_heeded(configs, workdir, tmp_path, monkeypatch, capsys):

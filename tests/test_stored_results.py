@@ -25,7 +25,7 @@ def test_the_command_on_a_page_makes_it_again_of_stored_runs(page, capsys, monke
         shutil.copy(file, made.parent)
     printed = stored.read_text().partition("<!-- ")[2].splitlines()[1].strip("`")
     monkeypatch.chdir(tmp_path)
-    command(capsys, *shlex.split(printed)[3:], "--stored")
+    command(capsys, *shlex.split(printed)[3:])
     tables = [path for path in made.parent.iterdir() if path.name != "toys.jsonl"]
     assert len(tables) > 1
     for path in tables:

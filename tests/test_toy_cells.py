@@ -1,5 +1,6 @@
 """Cells of toy tables: what a run is known by, what is kept of it, and what damage does."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -91,6 +92,34 @@ def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "toys.jsonl").write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"toys.jsonl cannot be read .*UnicodeDecodeError.*; move it away"):
         Results(tmp_path / "toys.jsonl")
+
+
+def test_a_line_cut_short_is_no_line_and_gives_way_to_the_next(table, trained, tmp_path):
+    options, file = ("--betas", "c1", "--toys", "--variants", "vae", "--seeds"), tmp_path / "toys.jsonl"
+    table(*options, 0, 1)
+    first, second = file.read_text().splitlines(keepends=True)
+    file.write_text(first + second[:-30])
+    table(*options, 0, 1)
+    assert trained == [[0, 1], [1]]
+    assert [json.loads(line)["settings"]["seed"] for line in file.read_text().splitlines()] == [0, 1]
+
+
+def test_a_second_command_waits_for_the_first_and_trains_nothing_again(table, trained, tmp_path, monkeypatch):
+    options = ("--betas", "c1", "--toys", "--variants", "vae", "--seeds", 0)
+    table(*options)
+    file = tmp_path / "toys.jsonl"
+    record = file.read_text()
+    file.unlink()
+
+    @contextlib.contextmanager
+    def ended(path):
+        file.write_text(record)
+        yield
+
+    # What the other process has written when it ends.
+    monkeypatch.setattr(toy_cells, "held", ended)
+    table(*options)
+    assert trained == [[0]] and file.read_text() == record
 
 
 def test_keys_tell_cells_apart():

@@ -34,8 +34,15 @@ def test_of_stored_runs_alone_a_table_trains_nothing(table, trained, tmp_path):
     table(*SMALL, "--seeds", 0)
     again = table(*SMALL, "--seeds", 0, 1, "--stored")
     assert len(trained) == 4
-    assert "Partial: 4 of 8 runs are done; the command trains the others, with `--stored` none." in again
+    assert "Partial: 4 of 8 runs are done; without `--stored` it trains the others." in again
     assert again.strip() in (tmp_path / "table1.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["table 1", "table ablations", "figure 3"])
+def test_of_no_stored_run_nothing_is_made(name, capsys, tmp_path):
+    said = refusal(capsys, *name.split(), "--betas", "c1", "--toys", "--stored", "--out", tmp_path)
+    assert "toys.jsonl has none of these runs; leave out --stored" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_named_twice_is_one_cell(table, trained, tmp_path):
@@ -76,11 +83,13 @@ def test_fewer_steps_than_the_warm_up_are_refused_in_words(tmp_path, capsys):
     assert "--steps 5 ends within the warm-up of sintrovae, 10 steps" in said
 
 
-def test_ablations_leave_out_a_warm_up_that_does_not_fit(table, monkeypatch):
+def test_ablations_leave_out_a_warm_up_that_does_not_fit(table, monkeypatch, tmp_path):
     changes = {"as it is": {}, "warm-up": {"training.warmup_steps": 20}, "less": {"training.warmup_steps": 15}}
     monkeypatch.setattr(ablations, "ABLATIONS", dict.fromkeys(ablations.BASES, changes))
-    options = ("--betas", "c1", "--toys", "--variants", "asintrovae,recommended", "--stored")
-    assert "Partial: 0 of 2 runs" in table(*options, name="ablations")
+    monkeypatch.setattr(sweep, "train_together", stops_after(0))
+    options = ("--betas", "c1", "--toys", "--variants", "asintrovae,recommended")
+    table(*options, name="ablations", code=EXIT_PREEMPTED)
+    assert "Partial: 0 of 2 runs" in (tmp_path / "ablations.md").read_text()
 
 
 def test_a_table_shows_spread_published_figures_and_what_is_missing(table, tmp_path, monkeypatch):
@@ -234,6 +243,13 @@ def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, t
     points.unlink()
     draw(capsys, tmp_path, "3", *options, "--stored")
     assert len(trained) == programs and (tmp_path / "figure3-25gaussians.png").read_bytes() != before
+    # A combination without any run has no curve, and a picture without samples is not drawn.
+    for file in (tmp_path / "samples").glob("25gaussians-*"):
+        file.rename(tmp_path / file.name)
+    stored = ("--betas", "c1", "c2", "c3", "--stored")
+    assert draw(capsys, tmp_path, "3", *options, *stored) == [str(tmp_path / name) for name in (names[0], names[2])]
+    for file in tmp_path.glob("25gaussians-*"):
+        file.rename(tmp_path / "samples" / file.name)
     draw(capsys, tmp_path, "3", *options)
     assert trained[programs:] == [[0]]
     assert (tmp_path / "figure3-25gaussians.png").read_bytes() == before

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from asvae_jax.config import check_word, resolve_data
 from asvae_jax.errors import ConfigError
+from asvae_jax.files import make_writable
 from asvae_jax.settings import IMAGE_SETS, SEED_LIMIT, ImageData
 
 if TYPE_CHECKING:
@@ -58,11 +59,17 @@ def image_data_of(arguments: argparse.Namespace) -> ImageData:
 
 
 def checked_out(path: Path, *suffixes: str) -> Path:
-    """A file to write, where there is a folder for it."""
+    """A file to write, where there is a folder for it.
+
+    Raises:
+      ConfigError: for another suffix, or if there is no such folder.
+      StorageError: if the folder cannot be written to.
+    """
     if path.suffix not in suffixes:
         raise ConfigError(f"{path.name} must end in {' or '.join(suffixes)}.")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder; make it first, or give another --out.")
+    make_writable(path.parent)
     return path
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asvae_jax.commands.arguments import Once, count, seed
-from asvae_jax.experiments.report import OUT
+from asvae_jax.experiments.report import CONFIGS, OUT
 from asvae_jax.settings import IMAGE_SETS
 from asvae_jax.terminal import keep_compiled_programs
 
@@ -58,7 +58,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
         "--workdir", type=Path, default=Path("runs/images"), help="folder of the runs (default: runs/images)"
     )
     command.add_argument(
-        "--configs", type=Path, default=Path("configs"), help="folder of the config files (default: configs)"
+        "--configs", type=Path, default=CONFIGS, help=f"folder of the config files (default: {CONFIGS})"
     )
     command.add_argument("--out", type=Path, default=OUT, help=f"folder to write to (default: {OUT})")
 

@@ -44,7 +44,8 @@ def add(tables, figures) -> None:
     gradients = figures.add_parser("gradients", help=_gradients.__doc__, description=_gradients.__doc__)
     gradients.add_argument("--betas", choices=tuple(TABLE1_BETAS), default="c1", help="(default: c1)")
     gradients.add_argument("--seeds", type=seed, nargs="+", action=Once, default=[0, 1, 2], help="(default: 0 1 2)")
-    gradients.add_argument("--steps", type=count, default=5_000, help="training steps (default: 5,000)")
+    gradients.add_argument("--steps", type=count, default=20_000, help="of a training (default: 20,000)")
+    gradients.add_argument("--until", type=count, default=5_000, help="the last of them to be made (default: 5,000)")
     gradients.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
     gradients.add_argument("--out", type=Path, default=OUT, help=f"folder (default: {OUT})")
     gradients.set_defaults(command=_gradients)
@@ -121,8 +122,8 @@ def _gradients(arguments: argparse.Namespace) -> None:
 
     keep_compiled_programs()
     _print(gradients.draw(
-        arguments.betas, arguments.seeds, _budget(arguments), command=_command("figure gradients", arguments),
-        out=arguments.out,
+        arguments.betas, arguments.seeds, _budget(arguments), until=arguments.until,
+        command=_command("figure gradients", arguments), out=arguments.out,
     ))  # fmt: skip
 
 
@@ -158,10 +159,15 @@ def _budget(arguments: argparse.Namespace) -> "Budget":
 
 def _command(name: str, arguments: argparse.Namespace) -> str:
     """What a reader types to get the same."""
-    words = [f"--steps {arguments.steps}", f"--batch-size {arguments.batch_size}"]
+    words = [f"--steps {arguments.steps}"]
+    if hasattr(arguments, "until"):
+        words.append(f"--until {arguments.until}")
+    words.append(f"--batch-size {arguments.batch_size}")
     words.append("--seeds " + " ".join(map(str, arguments.seeds)))
     for option in ("betas", "toys", "variants"):
         given = getattr(arguments, option, None)
         if given is not None:
             words.append(" ".join([f"--{option}", *([given] if isinstance(given, str) else given)]))
+    if getattr(arguments, "stored", False):
+        words.append("--stored")
     return writing_to(arguments.out, " ".join(["python -m asvae_jax", name, *words]))

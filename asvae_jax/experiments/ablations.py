@@ -7,7 +7,7 @@ from typing import Any
 
 from asvae_jax.experiments.report import markdown, write_json, write_section
 from asvae_jax.experiments.table1 import Row, about, all_modes, places, rows, spread, values
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, train_missing
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, write_trained
 from asvae_jax.presets.toy import TOY_MILESTONES
 from asvae_jax.run import Weights
 from asvae_jax.settings import TOYS_WITH_MODES
@@ -228,7 +228,11 @@ def make(
     train: bool,
 ) -> str:
     """Trains what is missing, if `train`, and after each program writes ablations.md and ablations.json to `out`;
-    returns the tables. Cells are shared with Table 1."""
+    returns the tables. Cells are shared with Table 1.
+
+    Raises:
+      ConfigError: if nothing is to be trained and none of the cells is there.
+    """
     results = Results(out / "toys.jsonl")
     cells = [
         cell._replace(seed=seed)
@@ -259,11 +263,7 @@ def make(
         write_json(out / "ablations.json", {"command": command, "budget": budget._asdict(), "rows": trained})
         return text
 
-    if train:
-        # A folder or a page that cannot be written shall be told of before anything is trained.
-        write()
-        train_missing(cells, budget, results, together=together, progress=write)
-    return write()
+    return write_trained(write, cells, budget, results, together=together, train=train)
 
 
 def changed(cell: Cell, changes: Changes, budget: Budget) -> Cell:

@@ -18,6 +18,7 @@ from asvae_jax import sweep
 from asvae_jax.config import of_this_version
 from asvae_jax.data import toys
 from asvae_jax.distance import as_distance
+from asvae_jax.errors import ConfigError
 from asvae_jax.experiments.report import write_json, write_picture
 from asvae_jax.experiments.toy_cells import Budget, Cell, identity, origin
 from asvae_jax.figures import Course, courses_sheet
@@ -59,23 +60,27 @@ _POINTS = 40
 _FLOOR = 1e-9
 
 
-def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> list[Path]:
+def draw(betas: str, seeds: Sequence[int], budget: Budget, *, until: int, command: str, out: Path) -> list[Path]:
     """Draws figure-gradients.png of what figure-gradients.json in `out` holds of the variants under the weights
-    `betas`, then trains what is missing and, after each variant, writes both anew.
+    `betas`, then trains what is missing, each run up to the step `until` of its budget, and, after each variant, writes
+    both anew.
 
     Returns:
       The files.
 
     Raises:
+      ConfigError: if `until` is beyond the budget or no multiple of the steps between two looks.
       DataError: if the values of an earlier call cannot be read.
     """
     picture, file = out / "figure-gradients.png", out / "figure-gradients.json"
-    runs = _finished(file)
+    runs = _finished(file, until)
     between = {f"two clouds, variance {variance:g}": clouds(variance) for variance in _VARIANCES}
     wanted = {
         variant: [_watched(Cell("8gaussians", betas, variant, (), seed).config(budget)) for seed in seeds]
         for variant in VARIANTS
     }
+    for configs in wanted.values():
+        _check_until(until, configs[0])
 
     def write() -> None:
         done = {
@@ -92,7 +97,11 @@ def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out:
         number, all_of_them = sum(map(len, done.values())), len(VARIANTS) * len(seeds)
         partial = "" if number == all_of_them else f" (partial: {number} of {all_of_them} runs)"
         labels = ["distance of the clouds"] * len(between) + ["step"] * (len(panels) - len(between))
-        title = f"slope by the codes' distance, and norm of the gradient by the decoder{partial}"
+        title = (
+            "slope of each divergence by the distance of two clouds of codes (first row),\n"
+            f"and the norm of its gradient by the decoder's parameters in training{partial}; "
+            f"what is below {_FLOOR:g} is drawn there"
+        )
         write_picture(picture, courses_sheet(_floored(panels), labels, title, columns=len(PAIRS)))
         values = {name: _values(courses) for name, courses in between.items()}
         write_json(file, {"command": command, "clouds": values, "runs": list(runs.values())})
@@ -102,22 +111,38 @@ def draw(betas: str, seeds: Sequence[int], budget: Budget, *, command: str, out:
         missing = [config for config in configs if _known_by(config) not in runs]
         if missing:
             _log.info("%s under %s: training %d of %d runs", variant, betas.upper(), len(missing), len(configs))
-            runs |= {_known_by(config): run for config, run in zip(missing, early_training(missing), strict=True)}
+            runs |= {
+                _known_by(config): run for config, run in zip(missing, early_training(missing, until), strict=True)
+            }
             write()
     return [picture, file]
+
+
+def _check_until(until: int, config: Config) -> None:
+    training = config.training
+    if until > training.steps or until % training.steps_per_dispatch:
+        raise ConfigError(
+            f"--until {until} must be a multiple of {training.steps_per_dispatch}, after which the gradients are "
+            f"looked at, and at most the --steps of a training, {training.steps}."
+        )
 
 
 def _known_by(config: Config) -> str:
     return identity(config.to_dict())
 
 
-def _finished(file: Path) -> dict[str, dict[str, Any]]:
-    """The runs of an earlier call by their settings; those that lack a divergence of today are left out."""
+def _finished(file: Path, until: int) -> dict[str, dict[str, Any]]:
+    """The runs of an earlier call by their settings; those that ended elsewhere or lack a divergence of today are left
+    out."""
     if not file.exists():
         return {}
     with reading(file, "remove it, and its runs are trained anew"):
         runs = json.loads(file.read_text())["runs"]
-        return {identity(of_this_version(run["settings"])): run for run in runs if _is_of_today(run["norms"])}
+        return {
+            identity(of_this_version(run["settings"])): run
+            for run in runs
+            if _is_of_today(run["norms"]) and run["steps"][-1] == until
+        }
 
 
 def _is_of_today(norms: Mapping[str, Any]) -> bool:
@@ -160,9 +185,9 @@ def clouds(variance: float) -> dict[str, Course]:
     return {name: Course(distances, slopes(divergence)[None]) for name, divergence in DIVERGENCES.items()}
 
 
-def early_training(configs: Sequence[Config]) -> list[dict[str, Any]]:
-    """Trains runs of one variant, and records for each divergence of each of `PAIRS` the norm of its gradient by the
-    decoder's parameters at each of some steps: "steps" and, by pair and divergence, "norms"."""
+def early_training(configs: Sequence[Config], until: int) -> list[dict[str, Any]]:
+    """Trains runs of one variant up to the step `until`, and records for each divergence of each of `PAIRS` the norm of
+    its gradient by the decoder's parameters at each of some steps: "steps" and, by pair and divergence, "norms"."""
     measure, steps, norms = _gradient_norms(configs[0]), [], []
 
     def watch(step: int, weights: dict[str, Any]) -> None:
@@ -170,7 +195,7 @@ def early_training(configs: Sequence[Config]) -> list[dict[str, Any]]:
         norms.append(jax.tree.map(np.asarray, measure(weights["raw"], step)))
 
     began = time.perf_counter()
-    sweep.train_together(configs, watch_every=configs[0].training.steps_per_dispatch, watch=watch)
+    sweep.train_together(configs, until=until, watch_every=configs[0].training.steps_per_dispatch, watch=watch)
     seconds = time.perf_counter() - began
     return [
         {

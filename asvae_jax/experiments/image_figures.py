@@ -73,7 +73,7 @@ def draw_courses(data: str, folders: Runs) -> Image.Image | None:
     if not panels:
         return None
     seeds = max(len(of_method) for of_method in folders.values())
-    band = f"line: mean of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
+    band = f"line: median of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
     return courses_sheet(panels, x_label="images seen", title=f"{data}: the course of training ({band})")
 
 

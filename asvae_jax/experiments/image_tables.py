@@ -10,7 +10,7 @@ from asvae_jax import comparison
 from asvae_jax.comparison import Group
 from asvae_jax.experiments.image_requests import METHODS, PAPERS_SETS, SEEDS, SETS, Request, has_encoder, title
 from asvae_jax.experiments.image_runs import SHOWN_WEIGHTS, ImageRuns, images_seen, training_seconds
-from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section, writing_to
+from asvae_jax.experiments.report import CONFIGS, markdown, write_csv, write_json, write_section, writing_to
 from asvae_jax.features.networks import is_figure
 from asvae_jax.metrics.intervals import with_interval
 from asvae_jax.settings import BY_FEATURES, HIGHER_IS_BETTER, IMAGE_MEASURES
@@ -108,7 +108,11 @@ def command_line(words: str, request: Request, methods: Sequence[str], seeds: Se
         line += f" --methods {' '.join(request.methods)}"
     if request.seeds != tuple(seeds):
         line += f" --seeds {' '.join(map(str, request.seeds))}"
-    return line + (f" --steps {request.steps}" if request.steps else "")
+    if request.steps:
+        line += f" --steps {request.steps}"
+    # An absolute folder is one machine's own.
+    usual = request.configs == CONFIGS or request.configs.is_absolute()
+    return line if usual else f"{line} --configs {request.configs}"
 
 
 def _write(number: int, runs: ImageRuns, out: Path) -> str:
@@ -210,7 +214,8 @@ def _notes(table: Table, runs: ImageRuns, data: str, groups: dict[str, Group]) -
             yield f"{data}: the paper prints FID, by other features: {printed}."
     for method in groups:
         if changed := runs.departures(data, method):
-            yield f"{data}, {title(method)}: not the settings of configs/{data}.py: {'; '.join(changed)}."
+            file = f"{runs.request.configs.name}/{data}.py"
+            yield f"{data}, {title(method)}: not the settings of {file}: {'; '.join(changed)}."
     if table.by_features and data in PAPERS_SETS:
         yield f"{data}: the paper's FID is far above what others measure for the same methods; its protocol is unknown."
 

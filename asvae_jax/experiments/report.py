@@ -16,6 +16,9 @@ from asvae_jax.files import reading, write_whole, writing
 OUT = Path("docs/results")
 """Where tables and figures go unless told otherwise."""
 
+CONFIGS = Path("configs")
+"""Where the config files of image sets lie unless told otherwise."""
+
 
 def writing_to(out: Path, command: str) -> str:
     """`command` with the option that makes it write to `out`, if it needs one. An absolute folder is one machine's own

@@ -12,7 +12,7 @@ import numpy as np
 from asvae_jax.data.toys import draw, mode_centres
 from asvae_jax.evaluation import toy_figures
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, train_missing
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, write_trained
 from asvae_jax.metrics import intervals
 from asvae_jax.run import Weights
 
@@ -83,7 +83,11 @@ def make(
     train: bool,
 ) -> str:
     """Trains what is missing, if `train`, and after each program writes table1.md, table1.csv and table1.json to `out`;
-    returns the table. Finished cells are kept in `out`/toys.jsonl."""
+    returns the table. Finished cells are kept in `out`/toys.jsonl.
+
+    Raises:
+      ConfigError: if nothing is to be trained and none of the cells is there.
+    """
     results = Results(out / "toys.jsonl")
 
     def write() -> str:
@@ -94,11 +98,7 @@ def make(
         write_json(out / "table1.json", {"command": command, "budget": budget._asdict(), "rows": values(found)})
         return text
 
-    if train:
-        # A folder or a page that cannot be written shall be told of before anything is trained.
-        write()
-        train_missing(cells, budget, results, together=together, progress=write)
-    return write()
+    return write_trained(write, cells, budget, results, together=together, train=train)
 
 
 def _page(found: Sequence[Row], budget: Budget, command: str) -> str:
@@ -125,11 +125,8 @@ def about(found: Sequence[Row], budget: Budget, command: str, beside: str = "") 
     # One run may stand in several cells: WGAN-GP knows no betas.
     records = list({record["samples"]: record for row in found for record in row.records}.values())
     done, wanted = len(records), len({cell.config(budget) for row in found for cell in row.cells})
-    partial = (
-        ""
-        if done == wanted
-        else f" **Partial: {done} of {wanted} runs are done; the command trains the others, with `--stored` none.**"
-    )
+    trains = "without `--stored` it trains" if "--stored" in command.split() else "the command trains"
+    partial = "" if done == wanted else f" **Partial: {done} of {wanted} runs are done; {trains} the others.**"
     hours = sum(record["seconds"] for record in records) / 3600
     frozen = sum(record.get("refused_steps", 0) > 0 for record in records)
     refused = f" **In {frozen} of them steps were refused, as losses or gradients were not finite.**" if frozen else ""

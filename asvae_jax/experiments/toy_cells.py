@@ -19,7 +19,7 @@ from asvae_jax import sweep
 from asvae_jax.config import of_this_version, resolve
 from asvae_jax.errors import ConfigError
 from asvae_jax.evaluation import Figures, toy_figures, toy_points
-from asvae_jax.files import make_writable, reading, write_whole, writing
+from asvae_jax.files import held, make_writable, reading, write_whole, writing
 from asvae_jax.models import make_networks
 from asvae_jax.presets.toy import toy_config
 from asvae_jax.provenance import commit, device_name, versions
@@ -87,13 +87,15 @@ def _config_of_any_seed(cell: Cell, budget: Budget) -> Config:
     for path, value in cell.changes:
         section, _, name = path.partition(".")
         config[section][name] = value
+    if budget.steps % config.training.steps_per_dispatch:
+        raise ConfigError(f"--steps {budget.steps} must be a multiple of {config.training.steps_per_dispatch}.")
     # The published milestones, 10,000 and 15,000 of 30,000 steps, would stop most of a shorter game half-way.
     if config.optimizer.milestone_steps and (budget.steps, config.optimizer.milestone_steps) != published:
         config.optimizer.milestone_steps = (budget.steps * 3 // 4,)
     if config.training.warmup_steps >= budget.steps:
         raise ConfigError(
             f"--steps {budget.steps} ends within the warm-up of {cell.variant}, {config.training.warmup_steps} steps; "
-            "give more, or leave it out of --variants."
+            "give more, or leave this variant out."
         )
     return resolve(config)
 
@@ -115,13 +117,24 @@ class Results:
         self._by_settings: dict[str, dict[str, Any]] = {}
         self._keys: set[str] = set()
         self._passed_over: set[str] = set()
-        if not path.exists():
+        self._lines = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the lines that another process may have added. A last one without an end was cut short, and is no
+        line.
+
+        Raises:
+          DataError: if one of them cannot be read.
+        """
+        if not self.path.exists():
             return
-        with reading(path, "move it away"):
-            lines = path.read_text().splitlines()
-        for number, line in enumerate(lines, 1):
-            with reading(path, f"line {number} is no finished cell: remove it"):
+        with reading(self.path, "move it away"):
+            *lines, _ = self.path.read_text().split("\n")
+        for number, line in enumerate(lines[self._lines :], self._lines + 1):
+            with reading(self.path, f"line {number} is no finished cell: remove it"):
                 self._remember(json.loads(line))
+        self._lines = len(lines)
 
     def find(self, cell: Cell, budget: Budget) -> dict[str, Any] | None:
         """The record of a cell: "raw" and "ema" figures, "curve" (a list for "step" and for each figure),
@@ -142,8 +155,12 @@ class Results:
         self._remember(record)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            with self.path.open("ab+") as file:
+                file.seek(0)
+                content = file.read()
+                # Without what a full disk or a kill has cut short.
+                file.truncate(content.rfind(b"\n") + 1)
+                file.write(json.dumps(record).encode() + b"\n")
 
     def _remember(self, record: dict[str, Any]) -> None:
         # The file is named by the settings as they were stored: one that a later version adds does not lose it.
@@ -173,7 +190,8 @@ def train_missing(
     with_samples: bool = False,
     progress: Callable[[], object] = lambda: None,
 ) -> None:
-    """Trains the cells that `results` lacks and writes each down when its program is done.
+    """Trains the cells that `results` lacks and writes each down when its program is done. Another process that does so
+    in the same folder is waited for.
 
     Args:
       cells: those wanted.
@@ -186,15 +204,27 @@ def train_missing(
     Raises:
       StorageError: if a folder cannot be written to, before anything is trained, or a record or its points.
     """
+    make_writable(results.samples)
+    make_writable(results.path.parent)
+    with held(results.path.with_name(".lock")):
+        results.refresh()
+        _train_missing(list(cells), budget, results, together, with_samples, progress)
+
+
+def _train_missing(
+    cells: Sequence[Cell],
+    budget: Budget,
+    results: Results,
+    together: int | None,
+    with_samples: bool,
+    progress: Callable[[], object],
+) -> None:
     # Under other betas WGAN-GP, which has none, is the same run.
     missing: dict[Config, list[Cell]] = {}
     for cell in cells:
         if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, results) is None):
             missing.setdefault(cell.config(budget), []).append(cell)
     programs = sweep.grouped(missing, at_most=together or _together())
-    if programs:
-        make_writable(results.samples)
-        make_writable(results.path.parent)
     for number, configs in enumerate(programs, 1):
         described = "; ".join(describe(cell) for config in configs for cell in missing[config])
         _log.info("program %d of %d: %s", number, len(programs), described)
@@ -209,6 +239,39 @@ def train_missing(
             else:
                 results.add({"key": key(cell, budget), **record})
         progress()
+
+
+def write_trained(
+    write: Callable[[], str],
+    cells: Sequence[Cell],
+    budget: Budget,
+    results: Results,
+    *,
+    together: int | None,
+    train: bool,
+) -> str:
+    """What `write` says of `cells`, which writes a page of those that are done: after each program of the missing ones,
+    if they are to be trained.
+
+    Raises:
+      ConfigError: if nothing is to be trained and nothing is done.
+      StorageError: as `train_missing` does.
+    """
+    if train:
+        # A folder or a page that cannot be written shall be told of before anything is trained.
+        write()
+        train_missing(cells, budget, results, together=together, progress=write)
+    else:
+        check_any_stored(cells, budget, results)
+    return write()
+
+
+def check_any_stored(cells: Iterable[Cell], budget: Budget, results: Results) -> None:
+    """Refuses with a ConfigError what is to be made of finished runs where none is."""
+    if not any(results.find(cell, budget) for cell in cells):
+        raise ConfigError(
+            f"{results.path} has none of these runs; leave out --stored to train them, or name another --out."
+        )
 
 
 def describe(cell: Cell) -> str:

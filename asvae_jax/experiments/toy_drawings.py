@@ -10,7 +10,15 @@ from asvae_jax.evaluation import toy_figures
 from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.experiments.table1 import Row, rows
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, read_samples, train_missing
+from asvae_jax.experiments.toy_cells import (
+    OWN_BETAS,
+    Budget,
+    Cell,
+    Results,
+    check_any_stored,
+    read_samples,
+    train_missing,
+)
 from asvae_jax.figures import Course, Panel, courses_sheet, points_grid
 from asvae_jax.settings import TOY_LIMITS, Config
 
@@ -22,25 +30,32 @@ _DRAWN = {**TOY_LIMITS, "25gaussians": 5.0}
 def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | None, train: bool) -> list[Path]:
     """Trains what is missing, if `train`, and writes figure3.png, the samples of the first seed's 8 Gaussians,
     figure3-TOY.png, those of each other toy, and figure3-curves.png, the course of all seeds, as far as `cells` have
-    them.
+    them. A picture of which no samples are stored is left as it is.
 
     Returns:
-      The files.
+      The files written.
+
+    Raises:
+      ConfigError: if nothing is to be trained and none of the cells is there.
     """
     results = Results(out / "toys.jsonl")
     first = [cell for cell in cells if cell.seed == cells[0].seed]
     if train:
         train_missing(first, budget, results, together=together, with_samples=True)
         train_missing(cells, budget, results, together=together)
+    else:
+        check_any_stored(cells, budget, results)
     of_picture: dict[str, list[Cell]] = {}
     for cell in first:
         of_picture.setdefault("figure3" if cell.betas != OWN_BETAS else f"figure3-{cell.toy}", []).append(cell)
     written = []
     for name, drawn in of_picture.items():
+        if all(read_samples(cell, budget, results) is None for cell in drawn):
+            continue
         path = out / f"{name}.png"
         write_picture(path, _samples_grid(drawn, budget, results))
         written.append(path)
-    found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS]
+    found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS and row.records]
     if found:
         write_picture(out / "figure3-curves.png", _curves(found))
         written.append(out / "figure3-curves.png")
@@ -69,19 +84,19 @@ def _measured(points: np.ndarray, config: Config) -> str:
 
 
 def _curves(found: Sequence[Row]):
-    """For each of the weights' combinations kl_paper and modes hit of every variant over training."""
+    """For each of the weights' combinations kl_paper and modes hit of every variant over training; of trained rows."""
     betas = list(dict.fromkeys(row.first.betas for row in found))
     of_figure = {"kl_paper": "kl_paper", "modes_hit": "modes hit, of 8"}
     panels = {
         f"{word.upper()}: {label}": {
-            row.first.variant: _course(row, figure) for row in found if row.first.betas == word and row.records
+            row.first.variant: _course(row, figure) for row in found if row.first.betas == word
         }
         for figure, label in of_figure.items()
         for word in betas
     }
-    seeds = sorted({len(row.records) for row in found if row.records})
+    seeds = sorted({len(row.records) for row in found})
     span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    of_seeds = "one seed" if seeds == [1] else f"mean and range of {span} seeds"
+    of_seeds = "one seed" if seeds == [1] else f"median and range of {span} seeds"
     return courses_sheet(panels, "step", f"8 Gaussians, averaged weights: {of_seeds}")
 
 
