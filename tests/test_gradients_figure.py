@@ -13,11 +13,13 @@ from toy_cells import BUDGET, draw, stops_after, tiny, width_of  # noqa: F401
 from toy_runs import toy_inputs
 
 from asvae_jax import sweep
-from asvae_jax.errors import EXIT_PREEMPTED
+from asvae_jax.config import resolve
+from asvae_jax.errors import EXIT_PREEMPTED, ConfigError
 from asvae_jax.experiments import gradients
 from asvae_jax.experiments.toy_cells import Cell
 from asvae_jax.gaussians import kl_to_standard_normal
 from asvae_jax.models import make_networks
+from asvae_jax.presets.toy import toy_config
 from asvae_jax.update import draw_noise
 
 
@@ -71,9 +73,13 @@ def test_gradients_go_on_where_they_stopped(capsys, tmp_path, monkeypatch):
 
 
 def test_steps_that_are_no_part_of_a_training_are_refused(capsys, tmp_path):
-    for until in (5_050, 30_000):
-        options = ("gradients", "--until", until, "--out", tmp_path)
-        assert f"--until {until} must be a multiple of 100" in refusal(capsys, "figure", *options)
+    said = refusal(capsys, "figure", "gradients", "--steps", 20, "--until", 21, "--out", tmp_path)
+    assert "--until 21 must be a multiple of 1, " in said and "at most the --steps of a training, 20." in said
+    # What is not tiny is looked at every hundred steps.
+    config = toy_config("vae", name="8gaussians")
+    config.training.steps_per_dispatch = 100
+    with pytest.raises(ConfigError, match="--until 5050 must be a multiple of 100"):
+        gradients._check_until(5_050, resolve(config))
 
 
 def test_damaged_values_of_gradients_are_named(capsys, tmp_path):
