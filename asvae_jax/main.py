@@ -21,7 +21,13 @@ from asvae_jax.config import check_overrides, load_file, resolve
 from asvae_jax.continuation import differences
 from asvae_jax.errors import ConfigError
 from asvae_jax.settings import Config, ImageData
-from asvae_jax.terminal import errors_alone_to_terminal, exit_code_of, keep_compiled_programs, log_to_terminal
+from asvae_jax.terminal import (
+    errors_alone_to_terminal,
+    exit_code_of,
+    keep_compiled_programs,
+    log_to_terminal,
+    stop_at_once,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant: configs/digits.py:sintrovae,tiny."
@@ -38,8 +44,8 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Write a profile of the second lo
 
 def main() -> None:
     """Entry point: parses flags, does what `--mode` says and exits with a documented code."""
-    # As Ctrl-C does, until training heeds signals itself: a job that is stopped before is told to run again, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Until training heeds signals itself there is nothing to save.
+    signal.signal(signal.SIGTERM, stop_at_once)
     app.run(lambda _: sys.exit(exit_code_of(_run)), flags_parser=_parse)
 
 

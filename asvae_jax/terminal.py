@@ -1,6 +1,7 @@
 """What the two command lines share: readable logs, one-line errors, exit codes, compiled programs."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,13 @@ def exit_code_of(action: Callable[[], None]) -> int:
         advice = "Make data.batch_size, evaluation.batch_size, --batch-size, --together or --n smaller."
         return _report(f"Out of memory: {first_line(error)[:200]}. {advice}", EXIT_BAD_REQUEST)
     return EXIT_DONE
+
+
+def stop_at_once(*_: object) -> None:
+    """A handler of signals for what leaves nothing half done. It raises nothing: an exception that comes up in a
+    library's callback would be lost, and the signal with it."""
+    os.write(sys.stderr.fileno(), b"error: Stopped by a signal; run the same command again.\n")
+    os._exit(EXIT_PREEMPTED)
 
 
 def log_to_terminal() -> None:

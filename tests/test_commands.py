@@ -17,7 +17,7 @@ from training_runs import ROOT, digits, run, toy
 from asvae_jax import figures
 from asvae_jax.__main__ import main
 from asvae_jax.config import load_file, resolve
-from asvae_jax.errors import EXIT_STORAGE
+from asvae_jax.errors import EXIT_PREEMPTED, EXIT_STORAGE
 from asvae_jax.examples import Examples
 from asvae_jax.run import Run, encode, load_run, reconstruct, sample_images
 from asvae_jax.settings import IMAGE_SETS, TOY_LIMITS
@@ -322,6 +322,17 @@ def test_folder_without_rights_is_told_of_before_anything_is_made(capsys, image_
     assert "cannot be written" in command(
         capsys, "encode", image_run.folder, "--out", "/proc/codes.npz", code=EXIT_STORAGE
     )
+
+
+def test_signal_before_training_exits_with_75_even_in_a_callback_that_swallows_what_is_raised():
+    script = (
+        "import gc, os, signal; from asvae_jax.terminal import stop_at_once; "
+        "signal.signal(signal.SIGTERM, stop_at_once); "
+        "gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM)); gc.collect(); print('went on')"
+    )
+    finished = run(["-c", script])
+    assert finished.returncode == EXIT_PREEMPTED and "went on" not in finished.stdout
+    assert "error: Stopped by a signal; run the same command again." in finished.stderr
 
 
 def test_another_number_of_devices_than_expected_is_refused(tmp_path):
