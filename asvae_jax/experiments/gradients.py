@@ -98,9 +98,9 @@ def draw(betas: str, seeds: Sequence[int], budget: Budget, *, until: int, comman
         partial = "" if number == all_of_them else f" (partial: {number} of {all_of_them} runs)"
         labels = ["distance of the clouds"] * len(between) + ["step"] * (len(panels) - len(between))
         title = (
-            "slope of each divergence by the distance of two clouds of codes (first row),\n"
-            f"and the norm of its gradient by the decoder's parameters in training{partial}; "
-            f"what is below {_FLOOR:g} is drawn there"
+            "slope by the distance of two clouds of codes (first row),\n"
+            f"norm of the gradient by the decoder's parameters in training{partial}\n"
+            f"(what is below {_FLOOR:g} is drawn there)"
         )
         write_picture(picture, courses_sheet(_floored(panels), labels, title, columns=len(PAIRS)))
         values = {name: _values(courses) for name, courses in between.items()}
