@@ -3,9 +3,12 @@
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from command_line import command, terminal  # noqa: F401
 from training_runs import ROOT
+
+from asvae_jax.experiments.toy_cells import Results
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -30,3 +33,11 @@ def test_the_command_on_a_page_makes_it_again_of_stored_runs(page, capsys, monke
     assert len(tables) > 1
     for path in tables:
         assert path.read_text() == stored.with_name(path.name).read_text(), path.name
+
+
+def test_stored_samples_are_those_of_stored_runs():
+    records = Results(RESULTS / "toys.jsonl")
+    names = {record["samples"] for record in records._by_settings.values()}
+    for path in records.samples.iterdir():
+        assert path.name in names
+        assert np.load(path).shape == (5_000, 2)
