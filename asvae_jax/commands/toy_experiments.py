@@ -159,15 +159,12 @@ def _budget(arguments: argparse.Namespace) -> "Budget":
 
 def _command(name: str, arguments: argparse.Namespace) -> str:
     """What a reader types to get the same."""
-    words = [f"--steps {arguments.steps}"]
-    if hasattr(arguments, "until"):
-        words.append(f"--until {arguments.until}")
-    words.append(f"--batch-size {arguments.batch_size}")
-    words.append("--seeds " + " ".join(map(str, arguments.seeds)))
-    for option in ("betas", "toys", "variants"):
-        given = getattr(arguments, option, None)
+    words = []
+    for option in ("steps", "until", "batch-size", "seeds", "betas", "toys", "variants"):
+        given = getattr(arguments, option.replace("-", "_"), None)
         if given is not None:
-            words.append(" ".join([f"--{option}", *([given] if isinstance(given, str) else given)]))
+            values = [given] if isinstance(given, str | int) else given
+            words.append(" ".join([f"--{option}", *map(str, values)]))
     if getattr(arguments, "stored", False):
         words.append("--stored")
     return writing_to(arguments.out, " ".join(["python -m asvae_jax", name, *words]))

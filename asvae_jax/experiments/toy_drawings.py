@@ -1,7 +1,7 @@
 """Figure 3 of arXiv 2206.13903 - samples of 8 Gaussians by all methods - with the other toys and the courses of the
 measures beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +50,11 @@ def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | No
         of_picture.setdefault("figure3" if cell.betas != OWN_BETAS else f"figure3-{cell.toy}", []).append(cell)
     written = []
     for name, drawn in of_picture.items():
-        if all(read_samples(cell, budget, results) is None for cell in drawn):
+        points = {cell: read_samples(cell, budget, results) for cell in drawn}
+        if all(of_cell is None for of_cell in points.values()):
             continue
         path = out / f"{name}.png"
-        write_picture(path, _samples_grid(drawn, budget, results))
+        write_picture(path, _samples_grid(points, budget))
         written.append(path)
     found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS and row.records]
     if found:
@@ -62,19 +63,18 @@ def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | No
     return written
 
 
-def _samples_grid(cells: Sequence[Cell], budget: Budget, results: Results):
+def _samples_grid(points_of: Mapping[Cell, np.ndarray | None], budget: Budget):
     """A row for each of the weights' combinations, or for the toy with weights of its own; of one seed."""
     panels: dict[str, dict[str, Panel]] = {}
     limits = {}
-    for cell in cells:
+    for cell, points in points_of.items():
         label = cell.toy if cell.betas == OWN_BETAS else cell.betas.upper()
         limits[label] = _DRAWN[cell.toy]
         config = cell.config(budget)
         row = panels.setdefault(label, {_REAL: Panel(preview_examples(config))})
-        points = read_samples(cell, budget, results)
         row[_two_lines(cell.variant)] = Panel(points, "" if points is None else _measured(points, config))
     title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
-    return points_grid(panels, limits, f"{title}, seed {cells[0].seed}")
+    return points_grid(panels, limits, f"{title}, seed {next(iter(points_of)).seed}")
 
 
 def _measured(points: np.ndarray, config: Config) -> str:
