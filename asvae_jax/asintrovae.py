@@ -33,7 +33,7 @@ def asintrovae(config: Config) -> Method:
     """S-IntroVAE with the KL of rec and fake blended with the AS-Distance between their codes."""
     setting, networks, steps = config.method, make_networks(config), config.training.steps
     assert isinstance(setting, AsIntroVae)
-    outside = setting.distance_in != "exponent"
+    outside = setting.distance_in == "loss"
 
     def encoder_loss(encoder, decoder, images, noise, step):
         z, s = encoder_streams(networks, encoder, decoder, images, noise, setting.rec_target_gradient)
@@ -46,12 +46,11 @@ def asintrovae(config: Config) -> Method:
             setting, _partner(setting, s), s.q_fake, setting.over_pairs_encoder, setting.over_dims_encoder
         )
         d = _in_sum(found, late)
-        inside: dict[str, float | jax.Array] = {"exponent": 1.0, "loss": 0.0, "loss_then_exponent": late}
-        w_inside = w_enc * inside[setting.distance_in]
+        w_inside, w_outside = (0.0, w_enc) if outside else (w_enc, None)
         loss, terms = losses.asintrovae_encoder_loss(
             s.err_real, kl_real, s.err_rec, kl_rec, s.err_fake, kl_fake, d, c, weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, b_neg=setting.b_neg, scale=setting.scale, w_enc=w_inside,
-            w_enc_outside=w_enc - w_inside if outside else None, alpha=alpha, w_exp=setting.w_exp,
+            w_enc_outside=w_outside, alpha=alpha, w_exp=setting.w_exp,
         )  # fmt: skip
         # The time and not the weight tells, as that is a traced number in a sweep.
         if setting.slope_until:
@@ -82,9 +81,6 @@ def asintrovae(config: Config) -> Method:
 
         kl_rec, kl_fake, found = judged_kl(s.q_rec), judged_kl(s.q_fake), distances_to(s.q_fake)
         c, weight = _kl_and_distance_weights(setting, step, steps)
-        # Late in training the rate is low, and what is chance in a batch's D averages out over the steps.
-        second_half = jnp.clip(2 * step / steps - 1, 0, 1)
-        weight *= 1 + (setting.w_dec_growth - 1) * second_half
         if setting.balance_pulls:
             unit = 1.0 if outside else 0.5 * setting.b_kl
             of_kl, *of_distances = _pulls(

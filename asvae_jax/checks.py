@@ -189,18 +189,11 @@ def _check_asintrovae(method: AsIntroVae, batch_size: int) -> None:
             f"method.{factor}={value} belongs to a late game; set it to 1, or method.late_from to when it begins.",
         )
     _require(
-        method.distance_in != "loss_then_exponent" or bool(method.late_from),
-        f"method.distance_in={method.distance_in} moves D into the exponent as the late game comes; set "
-        "method.late_from to when it begins.",
-    )
-    _require(
         not method.late_from
         or bool(method.means_bandwidths)
-        or not method.late_alpha_factor == method.late_w_enc_factor == 1
-        or method.distance_in == "loss_then_exponent",
+        or not method.late_alpha_factor == method.late_w_enc_factor == 1,
         f"method.late_from={method.late_from} begins a late game in which nothing changes; set it to 0, or give "
-        "method.means_bandwidths, another method.late_alpha_factor or late_w_enc_factor than 1, or "
-        "method.distance_in=loss_then_exponent.",
+        "method.means_bandwidths, or another method.late_alpha_factor or late_w_enc_factor than 1.",
     )
     _require(
         method.kl_schedule != "constant" or method.kl_rate <= 1,
@@ -214,10 +207,6 @@ def _check_asintrovae(method: AsIntroVae, batch_size: int) -> None:
         0 < method.slope_until <= 1 if method.slope_weight else method.slope_until == 0,
         f"method.slope_until={method.slope_until} is the share of training.steps over which method.slope_weight="
         f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
-    )
-    _require(
-        method.w_dec_growth == 1 or method.w_dec > 0,
-        f"method.w_dec_growth={method.w_dec_growth} has nothing to multiply if w_dec=0; set it to 1.",
     )
     _require(
         not (method.balance_pulls and method.kernel == "constant"),

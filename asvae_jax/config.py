@@ -63,16 +63,18 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
     if method["name"] == "asintrovae":
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
-            balance_pulls=False, w_dec_growth=1.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
+            balance_pulls=False, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
             late_w_enc_factor=1.0, w_exp=1.0,
         )  # fmt: skip
         method = {**without, **method}
         # What comes late used to be the distance of the means alone.
         if "means_from" in method:
             method["late_from"] = method.pop("means_from")
-        # Narrow kernels used to be part of D itself, which no setting of today says. Without any, nothing is lost.
-        if method.get("narrow_bandwidths") == ():
-            del method["narrow_bandwidths"]
+        # Narrow kernels used to be part of D itself, and D's pull could grow, which no setting of today says. Without
+        # any, or growth, nothing is lost.
+        for gone, value in (("narrow_bandwidths", ()), ("w_dec_growth", 1.0)):
+            if method.get(gone) == value:
+                del method[gone]
         # The bound on the codes' slope used to last to the end.
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
     without = dict(final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0)

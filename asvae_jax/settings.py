@@ -55,9 +55,8 @@ class AsIntroVae:
       and, of `per_dim` alone, `over_dims_...`. `bandwidth` is h^2, in squared units of codes, 0 for none;
       `means_bandwidths` are those of a second distance, of the codes' means, () for none.
     - Where D stands: between `distance_pairs`; for the encoder within the exponent or in the loss, `distance_in`, with
-      the weight `w_enc`; for the decoder with `w_dec`, which grows to `w_dec_growth` of itself over the second half of
-      the steps. Both count beside a KL in nats; with `balance_pulls` that of the decoder is in proportion to the
-      gradients of KL and D.
+      the weight `w_enc`; for the decoder with `w_dec`. Both count beside a KL in nats; with `balance_pulls` that of the
+      decoder is in proportion to the gradients of KL and D.
     - `w_exp` weighs the exponential. `late_from` (at most 0.5) is the share of the steps after which the second
       distance comes in, `alpha` goes to `late_alpha_factor` and `w_enc` to `late_w_enc_factor` of itself.
     - `slope_weight` bounds the slope of the codes and falls to nothing over the share `slope_until` of the steps.
@@ -75,7 +74,7 @@ class AsIntroVae:
     rec_target_gradient: bool
     kl_schedule: Literal["linear", "tanh", "constant", "none"]
     kl_rate: float
-    distance_in: Literal["exponent", "loss", "loss_then_exponent"]
+    distance_in: Literal["exponent", "loss"]
     distance_pairs: Literal["rec_fake", "real_fake"]
     kernel: Literal["per_dim", "product", "prior", "means", "constant"]
     bandwidth: float
@@ -92,7 +91,6 @@ class AsIntroVae:
     over_dims_decoder: Literal["mean", "sum"]
     w_enc: float
     w_dec: float
-    w_dec_growth: float
     balance_pulls: bool
     squash_decoder_kl: bool
     slope_weight: float

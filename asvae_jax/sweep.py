@@ -19,7 +19,7 @@ from asvae_jax.run import Run
 from asvae_jax.settings import Config
 
 SWEPT = (
-    "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "w_dec_growth", "alpha", "late_alpha_factor",
+    "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "alpha", "late_alpha_factor",
     "late_w_enc_factor", "w_exp", "slope_weight",
 )  # fmt: skip
 """Numbers of a method that may differ within one program, beside the bandwidth of the kernel `product` where it has

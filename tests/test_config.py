@@ -171,7 +171,6 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "slope_weight"),
         ("method", "slope_until"),
         ("method", "balance_pulls"),
-        ("method", "w_dec_growth"),
         ("method", "means_bandwidths"),
         ("method", "late_from"),
         ("method", "late_alpha_factor"),
@@ -187,13 +186,14 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
     assert resolve(of_this_version(stored)) == config
 
 
-def test_narrow_kernels_within_the_distance_are_no_setting_of_today():
+@pytest.mark.parametrize(("name", "without", "value"), [("narrow_bandwidths", [], [0.1]), ("w_dec_growth", 1.0, 2.5)])
+def test_a_setting_that_is_gone_was_none_at_one_value_alone(name, without, value):
     config = resolve(raw("asintrovae,recommended"))
     stored = json.loads(json.dumps(config.to_dict()))
-    stored["method"]["narrow_bandwidths"] = []
+    stored["method"][name] = without
     assert resolve(of_this_version(stored)) == config
-    stored["method"]["narrow_bandwidths"] = [0.1]
-    with pytest.raises(ConfigError, match=r"method\.narrow_bandwidths"):
+    stored["method"][name] = value
+    with pytest.raises(ConfigError, match=rf"method\.{name}"):
         resolve(of_this_version(stored))
 
 

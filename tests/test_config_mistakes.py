@@ -142,11 +142,6 @@ from asvae_jax.settings import IMAGE_SETS
             dict(method__late_from=0.6, method__means_bandwidths=(0.1,)),
             r"method\.late_from=0\.6 is the share .* must lie in \[0, 0\.5\]",
         ),
-        (
-            "asintrovae",
-            dict(method__distance_in="loss_then_exponent"),
-            r"distance_in=loss_then_exponent moves D into the exponent as the late game comes; set method\.late_from",
-        ),
         ("asintrovae", dict(method__late_from=0.25), r"late_from=0\.25 begins a late game in which nothing changes"),
         ("asintrovae", dict(method__late_alpha_factor=0.5), r"late_alpha_factor=0\.5 belongs to a late game"),
         (
@@ -172,11 +167,6 @@ from asvae_jax.settings import IMAGE_SETS
         ),
         ("vae", dict(optimizer__encoder_rise=0.5), r"optimizer\.encoder_rise=0\.5 has nothing to rise to"),
         ("vae", dict(optimizer__fall_power=2.0), r"optimizer\.fall_power=2\.0 shapes no fall if final_factor=1"),
-        (
-            "asintrovae",
-            dict(method__w_dec=0.0, method__w_dec_growth=2.0),
-            r"method\.w_dec_growth=2\.0 has nothing to multiply if w_dec=0; set it to 1",
-        ),
         (
             "asintrovae",
             dict(method__balance_pulls=True, method__kernel="constant"),

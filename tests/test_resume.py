@@ -209,7 +209,6 @@ def test_length_of_a_run_whose_rate_falls_is_part_of_what_it_computes(tmp_path, 
         ("asintrovae,recommended", {}, True),
         ("asintrovae,recommended", SAME_ALL_ALONG, False),
         ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__late_from": 0.5}, True),
-        ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__w_dec_growth": 2.0}, True),
         ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__slope_weight": 1.0, "method__slope_until": 1.0}, True),
     ],
 )

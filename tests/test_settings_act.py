@@ -18,12 +18,12 @@ OTHER_VALUES = dict(
     distance_in="loss", distance_pairs="real_fake", root_distance=True, squash_distance=False,
     over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
     over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True, slope_weight=3.0,
-    slope_until=0.8, balance_pulls=True, w_dec_growth=3.0, means_bandwidths=(0.1,),
+    slope_until=0.8, balance_pulls=True, means_bandwidths=(0.1,),
     late_from=0.25, late_alpha_factor=0.25, late_w_enc_factor=0.25, w_exp=3.0,
 )  # fmt: skip
 STEP = 1
-# Of 20 steps: nothing grows in the first half.
-LATE_STEP = dict(w_dec_growth=15, late_alpha_factor=15, late_w_enc_factor=15)
+# Of 20 steps: the late game is all there.
+LATE_STEP = dict(late_alpha_factor=15, late_w_enc_factor=15)
 # What a value needs to act, and what a method needs for its hinges and exponentials not to have run dry.
 NEEDS = dict(
     bandwidth=dict(kernel="product"), late_from=dict(means_bandwidths=(0.1,)),
@@ -31,7 +31,6 @@ NEEDS = dict(
     late_w_enc_factor=dict(late_from=0.25, means_bandwidths=(0.1,), kl_rate=0.5),
     critic_steps=dict(critic_steps=2), statistic=dict(w_dec=3.0),
     slope_weight=dict(slope_weight=1.0, slope_until=0.5), slope_until=dict(slope_weight=1.0, slope_until=0.5),
-    w_dec_growth=dict(kl_rate=0.5),
 )  # fmt: skip
 ALIVE = dict(introvae=dict(margin=30.0), sintrovae=dict(b_neg=0.1), asintrovae=dict(b_neg=0.1))
 ACTING = [(name, f.name) for name in METHODS for f in dataclasses.fields(METHOD_SETTINGS[name]) if f.name != "name"]

@@ -41,7 +41,6 @@ _NO_MEANS = {"method.means_bandwidths": ()}
 _NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, "method.late_from": 0.0}
 _CONSTANT_D = {**_NOTHING_LATE, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
-_GROWING_PULL = {"method.w_dec_growth": 2.5}
 _SHORTER_AVERAGE = {"ema.ramp_up": 0.02}
 _THIRD_KERNEL = {"method.means_bandwidths": (0.1, 0.0125, 0.0016)}
 _LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
@@ -89,7 +88,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
     "asintrovae,recommended": {
         "as it is": {},
         "D inside the exponential": {"method.distance_in": "exponent"},
-        "D outside the exponential, inside in the late game": {"method.distance_in": "loss_then_exponent"},
         "D between rec and fake": {"method.distance_pairs": "rec_fake"},
         "the encoder's rate rising to three times": _TO_THREE_TIMES,
         "w_exp 1, w_enc falling where KL is heavy": {**_WEIGHT_ONE, **_FALLING_WEIGHT},
@@ -122,7 +120,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D pulls three times as hard; the encoder at nine times the rate": {**_THRICE, **_TO_NINE_TIMES},
         "D pulls four times as hard; a third, narrower kernel of the means": {"method.w_dec": 4.0, **_THIRD_KERNEL},
         "D pulls ten times as hard": {"method.w_dec": 10.0},
-        "D's pull growing to two and a half times as hard": _GROWING_PULL,
         "D of fixed weight, 10 for the decoder": _FIXED_WEIGHT,
         "only the decoder plays for D": {"method.w_enc": 0.0},
         "only the encoder plays for D": {"method.w_dec": 0.0},
@@ -174,11 +171,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "alpha falling to 1": {"method.late_alpha_factor": 0.5},
         "alpha falling to 0.25": {"method.late_alpha_factor": 0.125},
         "alpha falling to 0.125": _ALPHA_AN_EIGHTH,
-        "alpha falling to 0.125; D's pull falling to a tenth": {**_ALPHA_AN_EIGHTH, "method.w_dec_growth": 0.1},
-        "alpha falling to 0.125; D's pull growing to two and a half times as hard": {
-            **_ALPHA_AN_EIGHTH,
-            **_GROWING_PULL,
-        },
         "the late game from the first step on": {**_ONE_ALPHA, "method.alpha": 0.5, "method.late_from": 0.0},
         "no distance of the means": _NO_MEANS,
         "a third, narrower kernel of the means": _THIRD_KERNEL,
@@ -190,7 +182,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "before, shorter average; alpha 0.5 throughout": {**_BEFORE, **_SHORTER_AVERAGE, "method.alpha": 0.5},
         "before, shorter average; alpha 0.25 throughout": {**_BEFORE, **_SHORTER_AVERAGE, "method.alpha": 0.25},
         "D alone": _D_ALONE_LINEAR_FALL,
-        "D alone at the rate of today's, its pull growing": {**_D_ALONE, **_GROWING_PULL},
         "fixed D, one rate": _FIXED_D_ONE_RATE,
         "fixed D, three times the rate from the start": {**_FIXED_D, "optimizer.encoder_rise": 0.0},
         "fixed D, one rate; bounded slope to the end": {**_FIXED_D_ONE_RATE, "method.slope_until": 1.0},

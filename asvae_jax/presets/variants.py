@@ -16,7 +16,7 @@ from asvae_jax.settings import METHOD_SETTINGS
 EMA_DECAY_PUBLISHED = 0.999
 """Per step, in the papers and their code."""
 
-_BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0, w_dec_growth=1.0)
+_BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_enc=1.0, w_dec=1.0)
 _DISTANCE = dict(
     kernel="per_dim", bandwidth=0.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
     late_w_enc_factor=1.0, w_exp=1.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
@@ -37,7 +37,7 @@ READINGS: dict[str, dict[str, Any]] = {
     "recommended": dict(
         **_REDUCTIONS, distance_in="loss", distance_pairs="real_fake", kernel="product", statistic="V",
         root_distance=True, squash_distance=False, kl_schedule="none", kl_rate=0.0, squash_decoder_kl=False,
-        w_dec_growth=1.0, late_w_enc_factor=1.0,
+        late_w_enc_factor=1.0,
     ),
 }  # fmt: skip
 
