@@ -3,10 +3,9 @@
   python3 bootstrap.py demo     trains the embedded MNIST digits with AS-IntroVAE and says where the sheet is
   python3 bootstrap.py test     style, types and the whole test suite
 
-Needs Python 3.11 or newer with pip and venv, and nothing else.
+Needs Linux or macOS and Python 3.11 or newer with pip and venv, and nothing else.
 """
 
-import os
 import subprocess
 import sys
 import venv
@@ -19,7 +18,7 @@ EXTRAS = {"demo": "samples", "test": "samples,test"}
 def environment(name: str) -> Path:
     """The python of this command's environment, made and brought up to date if need be."""
     folder = ROOT / ".venv" / name
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    python = folder / "bin/python"
     if not _has_pip(python):
         try:
             venv.create(folder, with_pip=True, clear=True)

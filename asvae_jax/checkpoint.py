@@ -20,8 +20,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from asvae_jax.config import of_this_version
-from asvae_jax.errors import CheckpointError, NotFiniteError, StorageError, first_line
+from asvae_jax.config import of_this_version, resolve
+from asvae_jax.distributed import holds_in_all_processes, same_in_all_processes
+from asvae_jax.errors import CheckpointError, ConfigError, NotFiniteError, StorageError, first_line
 from asvae_jax.provenance import commit, versions
 from asvae_jax.settings import Checkpoint, Config
 from asvae_jax.update import TrainState
@@ -116,10 +117,11 @@ class CheckpointStore:
         self._empty_trash()
 
     def read_meta(self, step: int) -> dict[str, Any]:
-        """The JSON item of a step.
+        """The JSON item of a step, with its "config" typed and checked.
 
         Raises:
           CheckpointError: if it is damaged or of a layout that this version does not know.
+          ConfigError: if it has settings that this version does not take.
           StorageError: if this machine cannot read it, which says nothing of the checkpoint.
         """
         with self._damage_named(step):
@@ -133,7 +135,14 @@ class CheckpointStore:
         if meta.get("digest") not in (None, _digest_of_meta(meta)):
             raise CheckpointError(f"{self.folder} step {step}: the item 'meta' is not what was saved.")
         with self._damage_named(step):
-            return {**meta, "config": of_this_version(meta["config"])}
+            settings = of_this_version(meta["config"])
+        try:
+            return {**meta, "config": resolve(settings)}
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.folder} step {step} was saved by asvae_jax {version} ({meta['commit']}) with settings that "
+                f"this version does not take: {error}"
+            ) from error
 
     def read(self, step: int, templates: Callable[[dict[str, Any]], Items]) -> tuple[Items, dict[str, Any]]:
         """(items, meta) of a step, checked against its digests.
@@ -144,7 +153,7 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: if anything is missing or its bytes are not those that were saved.
-          StorageError: as `read_meta` does.
+          ConfigError, StorageError: as `read_meta` does.
         """
         meta = self.read_meta(step)
         with self._damage_named(step):
@@ -157,19 +166,31 @@ class CheckpointStore:
         return {name: restored[name] for name in wanted}, meta
 
     def read_newest(self, templates: Callable[[dict[str, Any]], Items]) -> tuple[Items, dict[str, Any]] | None:
-        """`read` of the newest step that is whole, with a loud line for each that is not; None if there are no steps.
+        """`read` of the newest step that is whole, in all processes, with a loud line for each that is not; None if
+        there are no steps. To be called by all processes.
 
         Raises:
           CheckpointError: if there are steps and none of them is whole.
-          StorageError: as `read_meta` does; no step is passed over for that.
+          ConfigError, StorageError: as `read_meta` does; no step is passed over for that. Or if not all processes see
+            the same steps.
         """
-        problems = []
-        for step in reversed(self.steps()):
+        steps, problems = self.steps(), []
+        if not same_in_all_processes(steps):
+            raise StorageError(
+                f"{self.folder} does not hold the same steps for all processes; this one sees {steps}. The run's "
+                "folder must be one that all of them share."
+            )
+        for step in reversed(steps):
+            found, problem = None, f"step {step} cannot be restored by another process."
             try:
-                return self.read(step, templates)
+                found = self.read(step, templates)
             except CheckpointError as error:
-                problems.append(str(error))
-                _log.error("CHECKPOINT DAMAGED, falling back to the one before it: %s", error)
+                problem = str(error)
+            # Else each process would go on from a step of its own.
+            if holds_in_all_processes(found is not None):
+                return found
+            problems.append(problem)
+            _log.error("CHECKPOINT DAMAGED, falling back to the one before it: %s", problem)
         if problems:
             raise CheckpointError(f"None of the checkpoints in {self.folder} can be restored: {' '.join(problems)}")
         return None
@@ -184,12 +205,10 @@ class CheckpointStore:
         except Exception as error:
             if _is_of_the_machine(error):
                 raise StorageError(
-                    f"{self.folder} step {step} cannot be read now: {first_line(error)[:200]}. It stays as it is; see "
+                    f"{self.folder} step {step} cannot be read now: {first_line(error)}. It stays as it is; see "
                     "to rights, network and open files (ulimit -n), then run the same command again."
                 ) from error
-            raise CheckpointError(
-                f"{self.folder} step {step} cannot be restored: {first_line(error)[:200]}."
-            ) from error
+            raise CheckpointError(f"{self.folder} step {step} cannot be restored: {first_line(error)}.") from error
 
     def set_aside_after(self, step: int) -> None:
         """Renames the steps later than `step` to `set-aside-N`: training will write those steps anew, and Orbax would

@@ -57,6 +57,9 @@ def _check_signs(config: Config) -> None:
         "optimizer.learning_rate": optimizer.learning_rate, "optimizer.encoder_factor": optimizer.encoder_factor,
         "evaluation.samples": evaluation.samples, "evaluation.batch_size": config.chunk_size,
     }  # fmt: skip
+    # Without it a loss is nothing. IntroVAE and WGAN-GP have none.
+    if (scale := getattr(method, "scale", None)) is not None:
+        positive["method.scale"] = scale
     for path, value in positive.items():
         _require(value > 0, f"{path} must be positive, got {value}.")
     not_negative = {

@@ -60,8 +60,9 @@ def read_groups(folders: Sequence[Path], weights: Weights, file: str = EVALUATIO
 
 
 def _read_alike(folders: Sequence[Path], weights: Weights, file: str) -> list[dict[str, Any]]:
-    results = [_read(folder / file, weights) for folder in folders]
-    _check_protocols(folders, results)
+    paths = [folder / file for folder in folders]
+    results = [_read(path, weights) for path in paths]
+    _check_protocols(paths, results)
     return results
 
 
@@ -192,18 +193,19 @@ def _protocol(result: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _check_protocols(folders: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> None:
+def _check_protocols(paths: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> None:
     """Raises a DataError for the first run whose protocol is not that of those before it, where both say something:
     what cannot be measured of one method is no other protocol."""
     known: dict[str, tuple[Any, Path]] = {}
-    for folder, result in zip(folders, results, strict=True):
-        protocol = _protocol(result)
+    for path, result in zip(paths, results, strict=True):
+        with reading(path, "run python -m asvae_jax evaluate anew"):
+            protocol = _protocol(result)
         if differing := [name for name in protocol if name in known and known[name][0] != protocol[name]]:
             raise DataError(
-                f"{known[differing[0]][1]} and {folder} were measured under different protocols "
+                f"{known[differing[0]][1]} and {path} were measured under different protocols "
                 f"({', '.join(differing)}); evaluate them alike."
             )
-        known |= {name: (value, folder) for name, value in protocol.items() if name not in known}
+        known |= {name: (value, path) for name, value in protocol.items() if name not in known}
 
 
 def _told_apart(groups: list[Group]) -> list[Group]:

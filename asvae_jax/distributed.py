@@ -1,5 +1,6 @@
 """Processes, devices and requests to stop: one code path from one CPU to a pod."""
 
+import hashlib
 import itertools
 import logging
 import signal
@@ -9,34 +10,73 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from asvae_jax.errors import ConfigError, Preempted
+from asvae_jax.errors import ConfigError, Preempted, first_line
 from asvae_jax.settings import Config
 
 _log = logging.getLogger(__name__)
 
+_JOIN_SECONDS = 300
 
-def setup(distributed: bool, expected_devices: int | None = None) -> None:
-    """Joins the other processes of a cluster job; must come before any other use of JAX.
 
-    SLURM, Open MPI, Kubernetes and TPU pods are recognised by JAX itself.
+def setup(
+    distributed: bool, coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the other processes of a cluster job, if it is `distributed`; must come before any other use of JAX.
+
+    SLURM, Open MPI and TPU pods are recognised by JAX itself, Kubernetes with the package of `jax[k8s]` and the right
+    to list pods; elsewhere a process must be told its place.
+
+    Args:
+      distributed: whether there are others.
+      coordinator: host:port of the first process.
+      processes: how many the job has.
+      process_id: of this one, from 0.
 
     Raises:
-      ConfigError: if no cluster is recognised, or all processes together have not `expected_devices`.
+      ConfigError: if a place is told in part, no cluster is recognised, or the others cannot be joined. If the first
+        process is never there JAX ends this one itself.
     """
-    if distributed:
-        # A process that waits for one which never comes has at least said so.
-        _log.info("Joining the other processes of this job")
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"--distributed found no cluster to join ({error}). Leave it out to run as one process."
-            ) from error
-        _log.info("Process %d of %d joined", jax.process_index(), jax.process_count())
-    if expected_devices is not None and jax.device_count() != expected_devices:
+    place = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
+    missing = [name for name, value in place.items() if value is None]
+    if len(missing) < len(place) and (missing or not distributed):
+        raise ConfigError(f"{', '.join(place)} belong together, and to --distributed; give all four or none.")
+    if processes is not None and process_id is not None and not 0 <= process_id < processes:
+        raise ConfigError(f"--process-id={process_id} must lie in [0, {processes}), below --processes.")
+    if not distributed:
+        return
+    # A process that waits for one which never comes has at least said so.
+    told = "" if missing else f" as process {process_id} of {processes}, through {coordinator}"
+    _log.info("Joining the other processes of this job%s; they are waited for %d s", told, _JOIN_SECONDS)
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes=processes, process_id=process_id, initialization_timeout=_JOIN_SECONDS
+        )
+    except ValueError as error:
         raise ConfigError(
-            f"--expect-devices={expected_devices}, but {jax.process_count()} process(es) have {jax.device_count()} of "
-            f"kind {jax.devices()[0].device_kind}; start as many processes as the job has, or mend the number."
+            f"--distributed found no cluster to join ({first_line(error)}). Leave it out to run as one process, or "
+            f"give {', '.join(place)}."
+        ) from error
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The other processes of this job could not be joined ({first_line(error)}). See that all of them run and "
+            "reach the first one's port."
+        ) from error
+    _log.info("Process %d of %d joined", jax.process_index(), jax.process_count())
+
+
+def check_devices(count: int | None, platform: str | None) -> None:
+    """Raises a ConfigError if all processes together have not `count` devices, or they are of another platform, "cpu",
+    "gpu" or "tpu"; None for whatever there is."""
+    kind, found = jax.devices()[0].device_kind, jax.device_count()
+    if count is not None and found != count:
+        raise ConfigError(
+            f"--expect-devices={count}, but {jax.process_count()} process(es) have {found} of kind {kind}; start as "
+            "many processes as the job has, or mend the number."
+        )
+    if platform is not None and jax.default_backend() != platform:
+        raise ConfigError(
+            f"--expect-platform={platform}, but JAX found {found} of kind {kind}; see to the driver, to other "
+            "processes that may hold the devices, and to the extra that JAX was installed with."
         )
 
 
@@ -77,6 +117,17 @@ def local_mesh(batch_size: int) -> Mesh:
 def to_global(mesh: Mesh, local: np.ndarray, axis: int = 0) -> jax.Array:
     """The global batch that each process gives its own rows of."""
     return jax.make_array_from_process_local_data(over_batch(mesh, axis), local)
+
+
+def holds_in_all_processes(condition: bool) -> bool:
+    """Whether a condition holds in each process."""
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))
+
+
+def same_in_all_processes(value: object) -> bool:
+    """Whether the processes hold values of one `repr`."""
+    digest = np.frombuffer(hashlib.sha256(repr(value).encode()).digest(), np.uint32)
+    return bool(np.all(multihost_utils.process_allgather(digest) == digest))
 
 
 def sum_over_processes(array: np.ndarray) -> np.ndarray:

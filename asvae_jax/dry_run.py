@@ -8,7 +8,7 @@ from clu import parameter_overview
 from asvae_jax import distributed, update
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.evaluation import Evaluator
-from asvae_jax.files import gib
+from asvae_jax.files import check_can_be_made, gib
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.settings import Config, ImageEvaluation
 from asvae_jax.start import check_length, check_same_run
@@ -21,8 +21,9 @@ def dry_run(config: Config, workdir: Path) -> str:
     afterwards.
 
     Raises:
-      ConfigError, DataError: as `train` would.
+      ConfigError, DataError, StorageError: as `train` would.
     """
+    check_can_be_made(workdir)
     mesh = distributed.make_mesh(config)
     data = TrainingData(config, mesh)
     state = jax.eval_shape(lambda: update.init_state(config, jax.random.key(0)))

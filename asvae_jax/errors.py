@@ -49,5 +49,5 @@ class Preempted(RunError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """What an error of a library says, in one line of at most 200 characters."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -187,7 +187,7 @@ class Evaluator:
         generate = make_generate(run, jax.random.key(SAMPLE_SEED), weights)
         generated = measure_generated(network, generate, self._settings.samples, self._batch_size, poll)
         self._generated = generated.number
-        return compare(self._measures, self._reference, generated, network)
+        return compare(self._measures, self._reference, generated, network, poll)
 
     def _protocol(self) -> dict[str, Any]:
         """All that a figure depends on beside the weights."""

@@ -51,6 +51,14 @@ def writing(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} cannot be written ({error}); see to space and rights.") from error
 
 
+def check_can_be_made(folder: Path) -> None:
+    """Raises a StorageError if a folder is not there and cannot be made, or not be written to, as far as can be told
+    without writing."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise StorageError(f"{folder} cannot be written: see to rights on {there}, or choose another folder.")
+
+
 def make_writable(folder: Path) -> None:
     """Makes a folder and tries it, before there is something to lose.
 

@@ -205,22 +205,32 @@ def check_reference(path: Path, reference: Reference, network: FeatureNetwork, n
 
 
 def compare(
-    measures: tuple[str, ...], reference: Reference, generated: FeatureStatistics, network: FeatureNetwork
+    measures: tuple[str, ...],
+    reference: Reference,
+    generated: FeatureStatistics,
+    network: FeatureNetwork,
+    poll: Poll = lambda: None,
 ) -> tuple[dict[str, float], dict[str, Interval]]:
-    """(figures, their intervals) of those of `measures` that compare features."""
+    """(figures, their intervals) of those of `measures` that compare features. `poll` is called between them, and for
+    each block that is left out: with thousands of features one takes seconds."""
     figures: dict[str, float] = {}
     spread: dict[str, Interval] = {}
     if "fid" in measures:
         whole = generated.whole()
         figures["fid"] = frechet_distance(reference.mean, reference.covariance, *whole.mean_and_covariance())
         without = ((whole - block).mean_and_covariance() for block in generated.blocks)
-        left_out = list(frechet_distances(reference.mean, reference.covariance, without))
+        left_out = []
+        for distance in frechet_distances(reference.mean, reference.covariance, without):
+            poll()
+            left_out.append(distance)
         spread["fid"] = intervals.jackknife(figures["fid"], left_out)
+    poll()
     if "kid" in measures:
         kernel = kernel_distance(reference.kept, generated.kept)
         smaller = min(len(reference.kept), len(generated.kept))
         figures["kid"] = kernel.value
         spread["kid"] = intervals.subsampling(kernel.value, list(kernel.of_subsets), kernel.subset_size, smaller)
+    poll()
     if "precision_recall" in measures:
         for name, values in neighbourhoods(reference.kept, generated.kept).items():
             figures[name], spread[name] = float(values.mean()), intervals.bootstrap_mean(values)

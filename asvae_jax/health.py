@@ -8,8 +8,13 @@ _MOST = 0.5
 _SOME_CLAMPED = 0.01
 
 
-def warnings(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Warnings by name for metrics averaged over a logging interval; {} for a healthy run."""
+def warnings(metrics: Mapping[str, float], method: str) -> dict[str, str]:
+    """Warnings by name for metrics averaged over a logging interval; {} for a healthy run.
+
+    Args:
+      metrics: by name.
+      method: `method.name` of the run: what a weight does is not the same in all.
+    """
     found = {}
     if metrics.get("skipped", 0) > 0:
         found["skipped"] = (
@@ -17,9 +22,11 @@ def warnings(metrics: Mapping[str, float]) -> dict[str, str]:
             "Lower optimizer.learning_rate or set optimizer.clip_norm."
         )
     if metrics.get("kl_fake_minus_real", 0) < 0:
+        # A hinge up to a margin pulls the harder the more it weighs; an exponential runs dry instead.
+        remedy = "Raise method.b_neg or method.margin" if method == "introvae" else "Lower method.b_neg or method.b_kl"
         found["kl_fake_minus_real"] = (
             f"KL of fake images ({metrics['kl_fake']:.3g} nats) is below that of real ones ({metrics['kl_real']:.3g}): "
-            "the encoder does not tell them apart. Lower method.b_neg or method.b_kl."
+            f"the encoder does not tell them apart. {remedy}."
         )
     if metrics.get("saturated", 0) > _MOST:
         found["saturated"] = (

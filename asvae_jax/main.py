@@ -35,9 +35,20 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 _DRY_RUN = flags.DEFINE_bool("dry-run", False, "Check config, data and devices, trace one step and print the plan.")
+_RESUME_STEP = flags.DEFINE_integer(
+    "resume-step", None, "Go on from this checkpoint, not from the newest whole one; later ones are set aside."
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of the cluster job.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of the job's first process, with --distributed where JAX knows no such cluster."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes the job has, with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process-id", None, "Which of them this is, from 0, with --coordinator.")
 _EXPECT_DEVICES = flags.DEFINE_integer(
     "expect-devices", None, "Refuse to run on another number of devices in all: no job runs on a part of its nodes."
+)
+_EXPECT_PLATFORM = flags.DEFINE_enum(
+    "expect-platform", None, ["cpu", "gpu", "tpu"], "Refuse to run on another one: no slow run on a CPU by mistake."
 )
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profile of the second logging interval for TensorBoard.")
 
@@ -77,7 +88,8 @@ def _carry_out(config: Config, workdir: Path) -> None:
     from asvae_jax.run import WEIGHTS, load_run
     from asvae_jax.train import sheet_path, train
 
-    distributed.setup(_DISTRIBUTED.value, _EXPECT_DEVICES.value)
+    distributed.setup(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    distributed.check_devices(_EXPECT_DEVICES.value, _EXPECT_PLATFORM.value)
     if not distributed.is_main_process():
         errors_alone_to_terminal()
     if _MODE.value == "benchmark":
@@ -89,7 +101,7 @@ def _carry_out(config: Config, workdir: Path) -> None:
         return
     with distributed.StopRequest() as stop:
         if _MODE.value == "train":
-            run = train(config, workdir, profile=_PROFILE.value, stop=stop)
+            run = train(config, workdir, resume_step=_RESUME_STEP.value, profile=_PROFILE.value, stop=stop)
         else:
             run = load_run(workdir)
             if changed := differences(run.config, config):

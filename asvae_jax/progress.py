@@ -58,7 +58,7 @@ class Progress:
         writers.write_scalars(step, {**means, "images_per_second": images_per_second})
         writers.flush()
         self._print(step, means, images_per_second)
-        warnings = health.warnings(means)
+        warnings = health.warnings(means, self._config.method.name)
         for name in warnings.keys() - self._warned:
             _log.warning("%s", warnings[name])
         self._warned = set(warnings)

@@ -14,7 +14,6 @@ from jax.sharding import NamedSharding
 from asvae_jax import update
 from asvae_jax.calibrate import statistics_shape
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import resolve
 from asvae_jax.data.augment import from_value_range, to_value_range
 from asvae_jax.data.images import ahead, padded_batches
 from asvae_jax.distributed import local_mesh, over_batch, replicated
@@ -63,9 +62,7 @@ def load_run(path: str | Path, step: int | Literal["latest", "best"] = "latest")
             raise CheckpointError(f"{path} is step {named} already; give the run's folder to choose step {step}.")
         step = named
     items, meta = _read_best(folder) if step == "best" else _read(folder, step)
-    return Run(
-        folder, resolve(meta["config"]), meta["step"], items["params"], items["ema"], items.get("statistics", {})
-    )
+    return Run(folder, meta["config"], meta["step"], items["params"], items["ema"], items.get("statistics", {}))
 
 
 def _read(folder: Path, step: int | Literal["latest", "best"]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -118,7 +115,7 @@ def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
 
 
 def _inference_templates(meta: dict[str, Any]) -> dict[str, Any]:
-    config = resolve(meta["config"])
+    config = meta["config"]
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     state = state_template(config, sharding)
     return {"params": state.params, "ema": state.ema, "statistics": statistics_template(config, sharding)}

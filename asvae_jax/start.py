@@ -1,4 +1,4 @@
-"""Where training begins: a fresh state, or the newest checkpoint of the same run."""
+"""Where training begins: a fresh state, or a checkpoint of the same run."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from asvae_jax import update
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.config import resolve
 from asvae_jax.continuation import depends_on_length, differences
 from asvae_jax.distributed import replicated
 from asvae_jax.errors import CheckpointError, ConfigError
@@ -25,13 +24,15 @@ def fresh_state(config: Config, mesh: Mesh) -> TrainState:
     )
 
 
-def restore(config: Config, store: CheckpointStore, mesh: Mesh) -> tuple[TrainState, dict[str, Any]] | None:
-    """State and statistics of the newest whole checkpoint; None if there is none. Later ones, which are damaged, are
-    set aside.
+def restore(
+    config: Config, store: CheckpointStore, mesh: Mesh, step: int | None = None
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """State and statistics of the newest whole checkpoint, or None if there is none; or of `step`. Later ones are set
+    aside.
 
     Raises:
-      ConfigError: if the checkpoints come from other settings than these.
-      CheckpointError: if none of them is whole.
+      ConfigError: if the checkpoints come from other settings than these, or none is of `step`.
+      CheckpointError: if none of them is whole, or that of `step` is not.
     """
 
     def templates(meta: dict[str, Any]) -> dict[str, Any]:
@@ -39,15 +40,17 @@ def restore(config: Config, store: CheckpointStore, mesh: Mesh) -> tuple[TrainSt
         items = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
         return {**items, "statistics": statistics_template(config, replicated(mesh))}
 
-    if steps := store.steps():
-        check_same_run(config, store, steps)
-    found = store.read_newest(templates)
+    steps = store.steps()
+    if step is not None and step not in steps:
+        raise ConfigError(f"{store.folder} holds no step {step} to go on from; choose one of {steps}.")
+    check_same_run(config, store, steps)
+    found = store.read_newest(templates) if step is None else store.read(step, templates)
     if found is None:
         return None
     items, meta = found
     store.set_aside_after(meta["step"])
-    step = jax.device_put(jnp.asarray(meta["step"], jnp.int32), replicated(mesh))
-    state = TrainState(step, items["params"], items["opt_state"], items["ema"], items["key"]["key"])
+    reached = jax.device_put(jnp.asarray(meta["step"], jnp.int32), replicated(mesh))
+    state = TrainState(reached, items["params"], items["opt_state"], items["ema"], items["key"]["key"])
     return state, items.get("statistics", {})
 
 
@@ -55,7 +58,7 @@ def check_same_run(config: Config, store: CheckpointStore, steps: list[int]) -> 
     """Raises a ConfigError if the checkpoints come from other settings than these."""
     for step in reversed(steps):
         try:
-            stored = resolve(store.read_meta(step)["config"])
+            stored = store.read_meta(step)["config"]
         except CheckpointError:  # `read_newest` is to report it
             continue
         if changed := differences(stored, config, () if depends_on_length(config) else ("training.steps",)):

@@ -36,7 +36,7 @@ def exit_code_of(action: Callable[[], None]) -> int:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         advice = "Make data.batch_size, evaluation.batch_size, --batch-size, --together or --n smaller."
-        return _report(f"Out of memory: {first_line(error)[:200]}. {advice}", EXIT_BAD_REQUEST)
+        return _report(f"Out of memory: {first_line(error)}. {advice}", EXIT_BAD_REQUEST)
     return EXIT_DONE
 
 

@@ -38,12 +38,20 @@ _SHEETS = 100
 _PATIENCE = 120.0
 
 
-def train(config: Config, workdir: Path, *, profile: bool = False, stop: distributed.StopRequest | None = None) -> Run:
+def train(
+    config: Config,
+    workdir: Path,
+    *,
+    resume_step: int | None = None,
+    profile: bool = False,
+    stop: distributed.StopRequest | None = None,
+) -> Run:
     """Trains to `config.training.steps`, going on from the newest whole checkpoint in `workdir` if there is one.
 
     Args:
       config: the settings.
       workdir: the run's folder: checkpoints/, sheets/, tensorboard/, metrics.jsonl, config.json.
+      resume_step: of the checkpoint to go on from instead, whole or not at all; later ones are set aside.
       profile: write a profile of the steps after the first logging interval, for TensorBoard.
       stop: the caller's, who has more to do that may be stopped; None to heed signals in training alone.
 
@@ -65,9 +73,9 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
 
     with contextlib.ExitStack() as closing:
         _hold(workdir, closing)
-        # A fresh state, or the newest whole checkpoint.
+        # A fresh state, or a checkpoint.
         store = closing.enter_context(CheckpointStore(workdir / CHECKPOINTS, config.checkpoint))
-        state, statistics = restore(config, store, mesh) or (fresh_state(config, mesh), {})
+        state, statistics = restore(config, store, mesh, resume_step) or (fresh_state(config, mesh), {})
         step = first_step = int(state.step)
         check_length(config, workdir, step)
         _describe(config, workdir, state, mesh)

@@ -8,4 +8,4 @@ name=$1 zone=$2 config=$3 workdir=$4
 # All workers at once: a program on one worker alone waits for the others for ever. JAX_PLATFORMS makes a busy TPU an
 # error instead of a slow run on the CPU; exec lets SIGTERM reach Python.
 gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="
-  cd ~/asvae_jax && JAX_PLATFORMS=tpu exec .venv/bin/python -m asvae_jax.main --distributed --config=$config --workdir=$workdir"
+  cd ~/asvae_jax && JAX_PLATFORMS=tpu exec .venv/bin/python -m asvae_jax.main --distributed --expect-platform=tpu --config=$config --workdir=$workdir"

@@ -30,7 +30,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     assert isinstance(items["opt_state"]["encoder"][0], optax.ScaleByAdamState)
     assert jax.dtypes.issubdtype(items["key"]["key"].dtype, jax.dtypes.prng_key)
     assert meta["step"] == 7
-    assert meta["config"] == DIGITS.to_dict()
+    assert meta["config"] == DIGITS
     assert meta["versions"]["jax"] == jax.__version__
 
 

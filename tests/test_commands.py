@@ -335,14 +335,6 @@ def test_signal_before_training_exits_with_75_even_in_a_callback_that_swallows_w
     assert "error: Stopped by a signal; run the same command again." in finished.stderr
 
 
-def test_another_number_of_devices_than_expected_is_refused(tmp_path):
-    words = ["-m", "asvae_jax.main", f"--config={ROOT}/configs/8gaussians.py:vae,tiny", f"--workdir={tmp_path}/run"]
-    finished = run([*words, "--dry-run", "--expect-devices=8"], devices=4)
-    assert finished.returncode == 2
-    assert "--expect-devices=8, but 1 process(es) have 4 of kind cpu" in finished.stderr
-    assert run([*words, "--dry-run", "--expect-devices=4"], devices=4).returncode == 0
-
-
 @pytest.mark.parametrize("file", FILES)
 def test_every_config_file_builds_with_every_word(file):
     own = {"image_folder": ["32", "64", "256"], "celeba128": ["full_frame"], "celeba256": ["full_frame"]}

@@ -141,6 +141,7 @@ def test_batch_size_of_training_is_no_other_protocol_but_another_group(tmp_path)
     [
         None, "", "{", "[]", "7", "null", '{"ema": {}}', '{"raw": {}, "intervals": {}}',
         '{"ema": {}, "intervals": {}}', '{"ema": {}, "intervals": {}, "config": {"method": 1}}',
+        '{"ema": {}, "intervals": {}, "config": {"method": {"name": "vae"}, "optimizer": {}}}',
     ],
 )  # fmt: skip
 def test_file_that_is_no_evaluation_is_refused_by_name(content, tmp_path):

@@ -80,6 +80,7 @@ from asvae_jax.settings import IMAGE_SETS
         ("vae", dict(optimizer__final_factor=1.5), r"optimizer\.final_factor must lie in \[0, 1\], got 1\.5"),
         ("vae", dict(optimizer__fall_power=0.0), r"optimizer\.fall_power must be positive, got 0\.0"),
         ("vae", dict(evaluation__samples=-5), r"evaluation\.samples must be positive, got -5"),
+        ("sintrovae", dict(method__scale=0.0), r"method\.scale must be positive, got 0\.0"),
         ("vae", dict(method__b_kl=-1.0), r"method\.b_kl must not be negative, got -1\.0"),
         ("vae", dict(seed=-1), r"seed must not be negative"),
         ("vae", dict(model__widths=()), r"model needs at least one layer of positive width"),

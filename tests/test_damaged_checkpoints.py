@@ -15,7 +15,7 @@ from saved_states import KEEP_ALL, TOY, save, some_state, templates
 from training_runs import assert_bit_equal
 
 from asvae_jax.checkpoint import CheckpointStore
-from asvae_jax.errors import CheckpointError, StorageError
+from asvae_jax.errors import CheckpointError, ConfigError, StorageError
 from asvae_jax.run import load_run
 
 # Orbax leaves the reads beside one that failed to the garbage collector, which complains of each.
@@ -124,6 +124,19 @@ def test_flipped_byte_is_noticed_by_the_digest_alone(tmp_path):
         store.read(1, templates(TOY))
     # The other items are as good as ever.
     assert_bit_equal(store.read(1, templates(TOY, "ema"))[0]["ema"], some_state(TOY, 1).ema)
+
+
+def test_settings_of_another_version_are_no_damage(tmp_path, package_log):
+    save(tmp_path / "checkpoints", 1, 2)
+    for step in (1, 2):
+        file = tmp_path / "checkpoints" / str(step) / "meta" / "metadata"
+        meta = json.loads(file.read_text())
+        meta["config"]["method"]["w_dec_growth"] = 2.5
+        del meta["digest"]  # as earlier versions had none
+        file.write_text(json.dumps(meta))
+    with pytest.raises(ConfigError, match=r"step 2 was saved by asvae_jax .*w_dec_growth is no setting"):
+        load_run(tmp_path)
+    assert not [record for record in package_log.records if "DAMAGED" in record.message]
 
 
 def test_several_damaged_steps_are_passed_over(tmp_path):

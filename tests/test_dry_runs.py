@@ -2,9 +2,11 @@
 
 import pytest
 import stand_ins
-from training_runs import run
+from training_runs import run, toy
 
+from asvae_jax.dry_run import dry_run
 from asvae_jax.settings import IMAGE_SETS
+from asvae_jax.terminal import exit_code_of
 
 # (encoder, decoder) in millions, from arXiv 2206.13903's networks at the settings of its table.
 PARAMETERS = {"mnist": (0.93, 0.70), "cifar10": (3.38, 2.38), "celeba128": (18.46, 14.12), "celeba256": (23.18, 18.84)}
@@ -37,6 +39,12 @@ def test_config_of_a_prepared_set_plans_one_step_at_full_size(name, data_dir, tm
         ]
         assert counts == [encoder, decoder]
     assert not (tmp_path / "run").exists()
+
+
+def test_folder_that_cannot_be_made_is_refused_before_anything_is_planned(tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    assert exit_code_of(lambda: dry_run(toy("vae,tiny"), tmp_path / "taken" / "run")) == 4
+    assert f"see to rights on {tmp_path}/taken" in capsys.readouterr().err
 
 
 def test_set_that_is_not_prepared_is_named_with_its_command_before_any_device_is_taken(tmp_path):

@@ -20,7 +20,9 @@ from asvae_jax.features.networks import open_network
 from asvae_jax.generation import (
     about_split,
     check_reference,
+    compare,
     feature_statistics,
+    measure_generated,
     measure_split,
     read_reference,
     write_reference,
@@ -279,6 +281,22 @@ def test_poll_may_stop_the_streaming():
     with pytest.raises(KeyboardInterrupt):
         feature_statistics(fake_network(), lambda indices: images[indices], 100, 20, poll=poll)
     assert len(seen) == 3 and jax.process_count() == 1
+
+
+def test_poll_may_stop_the_comparison_between_the_blocks_that_are_left_out(run):
+    network, seen = fake_network(), []
+    images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), np.uint8)
+    reference = measure_split(run.config.data, "train", network, 36)
+    generated = measure_generated(network, lambda indices: images[indices], 100, 20, poll=lambda: None)
+
+    def poll():
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(("fid",), reference, generated, network, poll)
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,24 @@ def test_run_with_nothing_but_damaged_checkpoints_does_not_start_afresh(straight
     assert steps_of(folder) == [4]
 
 
+def test_run_goes_on_from_the_step_that_was_asked_for(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    train(CONFIG, folder, resume_step=4)
+    assert steps_of(folder) == [4, 8, 12]
+    assert all((folder / CHECKPOINTS / f"set-aside-{step}").is_dir() for step in (8, 12))
+    assert_bit_equal(stored(folder, STEPS), stored(straight.folder, STEPS))
+    assert [record["step"] for record in records(folder)] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize(("step", "said"), [(6, "choose one of [4, 8, 12]"), (8, "cannot be restored")])
+def test_step_that_is_not_there_or_damaged_is_no_reason_to_take_another(step, said, straight, tmp_path, capsys):
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    damage(folder, 8)
+    assert exit_code_of(lambda: train(CONFIG, folder, resume_step=step)) == 2
+    assert said in capsys.readouterr().err
+    assert steps_of(folder) == [4, 8, 12]
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [

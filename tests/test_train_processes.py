@@ -89,6 +89,31 @@ def test_signal_to_one_of_two_processes_stops_both_in_the_last_evaluation(straig
     assert not (folder / "evaluation.json").exists()
 
 
+# The trainer's own command line, with a checkpoint of which the second process alone reads other bytes.
+DAMAGED_FOR_ONE = """
+import os, sys
+from asvae_jax import checkpoint, main
+from asvae_jax.errors import CheckpointError
+whole = checkpoint.CheckpointStore.read
+def read(store, step, templates):
+    found = whole(store, step, templates)
+    if os.environ["OMPI_COMM_WORLD_RANK"] == "1" and step == 12:
+        raise CheckpointError("step 12 is not what was saved")
+    return found
+checkpoint.CheckpointStore.read = read
+main.main()
+"""
+
+
+def test_checkpoint_that_one_of_two_processes_cannot_read_is_passed_over_by_both(straight, tmp_path):
+    folder = copy_of(straight, tmp_path / "run", last=STEPS)
+    _, _, *flags = arguments(CONFIG, "tiny", folder)
+    run_together(["-c", DAMAGED_FOR_ONE, *flags, "--distributed"], 2)
+    assert (folder / "checkpoints" / "set-aside-12").is_dir()
+    assert steps_of(folder) == [4, 8, 12]
+    assert_close(load_run(folder).params, straight.params, rtol=1e-4)
+
+
 # The trainer's own command line, with every row that it takes from its data kept: (step, first row) names the file.
 RECORDED = """
 import sys

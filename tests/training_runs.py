@@ -99,7 +99,7 @@ def job(command: list[str], processes: int) -> Iterator[list[subprocess.Popen]]:
     One, since two devices a process can wait for each other for ever in XLA's collectives on a CPU.
     """
     # JAX reads the coordinator's port, one of the last 2**12 there are, out of the job's number.
-    number = (_free_port(65_536 - 2**12, 65_536) - (65_536 - 2**12)) * 2**12
+    number = (free_port(65_536 - 2**12, 65_536) - (65_536 - 2**12)) * 2**12
     ranks = [
         {
             "OMPI_MCA_orte_hnp_uri": f"{number}.0;tcp://127.0.0.1:1",
@@ -113,7 +113,7 @@ def job(command: list[str], processes: int) -> Iterator[list[subprocess.Popen]]:
         yield [stack.enter_context(started(command, devices=1, env=rank)) for rank in ranks]
 
 
-def _free_port(first: int, end: int) -> int:
+def free_port(first: int, end: int) -> int:
     """One that other workers will hardly find at the same time."""
     while True:
         port = random.SystemRandom().randrange(first, end)

@@ -97,6 +97,9 @@ def _add_features(command: argparse.ArgumentParser, default: str | None, without
 
 def _add_distributed(command: argparse.ArgumentParser) -> None:
     command.add_argument("--distributed", action="store_true", help="join the other processes of the cluster job")
+    command.add_argument("--coordinator", help="host:port of its first process, where JAX knows no such cluster")
+    command.add_argument("--processes", type=count, help="how many it has, with --coordinator")
+    command.add_argument("--process-id", type=int, help="which of them this is, from 0, with --coordinator")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -105,7 +108,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from asvae_jax.evaluation import EVALUATION_FILE, table, write_evaluation
     from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS
 
-    setup(arguments.distributed)
+    setup(arguments.distributed, arguments.coordinator, arguments.processes, arguments.process_id)
     run = load(arguments)
     settings = _settings(run.config, arguments)
     stem, suffix = EVALUATION_FILE.split(".")
@@ -188,7 +191,7 @@ def _fid_stats(arguments: argparse.Namespace) -> None:
     from asvae_jax.features.networks import open_network
     from asvae_jax.generation import measure_split, write_reference
 
-    setup(arguments.distributed)
+    setup(arguments.distributed, arguments.coordinator, arguments.processes, arguments.process_id)
     batch_size, arguments.batch_size = arguments.batch_size or 64, None
     data = image_data_of(arguments)
     path = checked_out(arguments.out or Path(f"fid-stats-{arguments.name}.npz"), ".npz")
