@@ -52,7 +52,7 @@ def test_processes_that_are_told_their_place_find_each_other(tmp_path):
         finished = [ended(process) for process in processes]
     assert [process.returncode for process in finished] == [2, 2], finished
     for number, process in enumerate(finished):
-        assert f"as process {number} of 2, through 127.0.0.1:" in process.stderr
+        assert f"as process {number} of 2, through 127.0.0.1:" in process.stdout
         assert "--expect-devices=3, but 2 process(es) have 2 of kind cpu" in process.stderr
 
 
