@@ -8,7 +8,8 @@ import pytest
 from command_line import command, terminal  # noqa: F401
 from training_runs import ROOT
 
-from asvae_jax.experiments.toy_cells import Results
+from asvae_jax.experiments import table1
+from asvae_jax.experiments.toy_cells import Budget, Results, read_samples
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -33,6 +34,13 @@ def test_the_command_on_a_page_makes_it_again_of_stored_runs(page, capsys, monke
     assert len(tables) > 1
     for path in tables:
         assert path.read_text() == stored.with_name(path.name).read_text(), path.name
+
+
+@pytest.mark.parametrize("toy", ["2spirals", "checkerboard", "rings"])
+def test_all_panels_of_a_stored_picture_have_their_points(toy):
+    records = Results(RESULTS / "toys.jsonl")
+    for cell in table1.table_cells((), (toy,), table1.VARIANTS, [1]):
+        assert read_samples(cell, Budget(20_000, 128), records) is not None, cell
 
 
 def test_stored_samples_are_those_of_stored_runs():

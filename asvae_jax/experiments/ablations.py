@@ -54,6 +54,7 @@ _FIXED_D_ANY_SLOPE = {**_FIXED_D_ONE_RATE, **_ANY_SLOPE, "optimizer.learning_rat
 _OF_BOTH_READINGS: dict[str, Changes] = {
     "no annealing: KL and D both at full weight": {"method.kl_schedule": "none", "method.kl_rate": 0.0},
     "no warm-up": {"training.warmup_steps": 0},
+    "re-decodings at full weight": {"method.gamma_r": 1.0},
     "D outside the exponential": {"method.distance_in": "loss"},
     "D between real and fake": {"method.distance_pairs": "real_fake"},
     "root of D": {"method.root_distance": True},
@@ -82,7 +83,6 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "D a constant, 1 a pair: the gate alone": _CONSTANT_D,
         "D a constant 1: the gate alone": {**_CONSTANT_D, "method.over_pairs_encoder": "mean"},
         "kernel product, bandwidth 1": {"method.kernel": "product", "method.bandwidth": 1.0},
-        "re-decodings at full weight": {"method.gamma_r": 1.0},
         **_OF_BOTH_READINGS,
     },
     "asintrovae,recommended": {
