@@ -255,7 +255,7 @@ class ImageEvaluation:
     calibration_batches: int
     samples: int
     measures: tuple[Literal["reconstruction", "codes", "fid", "kid", "precision_recall"], ...]
-    features: Literal["inception", "inception_tf", "inception_batchstat", "digits"]
+    features: Literal["inception", "inception_tf", "inception_clean", "inception_batchstat", "digits"]
     features_file: str
     reference_file: str
     every_steps: int

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import refusal, terminal  # noqa: F401
+from PIL import Image
 from torch_inception import published_features, random_network, state_of
 
 from asvae_jax.errors import ConfigError, DataError
@@ -146,6 +147,26 @@ def test_corner_resize_is_that_of_tensorflow_1(shape):
     np.testing.assert_allclose(resize(jnp.asarray(images), "corner"), by_hand, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (512, 512), (40, 350)])
+def test_antialiased_filter_is_that_of_pillow(shape):
+    images = np.random.default_rng(3).uniform(0, 255, (2, *shape, 3)).astype(np.float32)
+    theirs = [
+        [Image.fromarray(image[..., channel]).resize((299, 299), Image.Resampling.BICUBIC) for channel in range(3)]
+        for image in images
+    ]
+    expected = np.stack([np.stack([np.asarray(plane) for plane in planes], axis=-1) for planes in theirs])
+    np.testing.assert_allclose(resize(jnp.asarray(images), "antialiased"), expected, rtol=0, atol=2e-3)
+
+
+def test_clean_features_are_those_of_antialiased_images(converted):
+    images = np.random.default_rng(4).integers(0, 2, (2, 400, 400, 3)).astype(np.uint8) * 255
+    clean = open_network("inception_clean", str(converted))
+    by_hand = np.clip(np.asarray(resize(jnp.asarray(images, jnp.float32), "antialiased")), 0, 255)
+    variables, _ = weights.read_inception(converted)
+    expected, _ = jax.jit(lambda v, x: Inception().apply(v, x, mutable=["intermediates"]))(variables, by_hand / 128 - 1)
+    assert_near(jax.jit(clean.apply)(clean.variables, images), expected, 1e-5)
+
+
 def test_pixel_centres_make_another_feature(converted, network):
     images = pictures(2, 32)
     tensorflow = open_network("inception_tf", str(converted))
@@ -233,7 +254,12 @@ def test_unknown_features_are_refused():
 
 
 def test_names_say_features_and_small_numbers(converted):
-    suffixes = {"inception": "", "inception_tf": "_tf", "inception_batchstat": "_batchstat_legacy"}
+    suffixes = {
+        "inception": "",
+        "inception_tf": "_tf",
+        "inception_clean": "_clean",
+        "inception_batchstat": "_batchstat_legacy",
+    }
     networks = {name: open_network(name, str(converted)) for name in suffixes}
     for name, suffix in suffixes.items():
         assert figure_name("fid", networks[name], 10_000) == f"fid{suffix}"
@@ -243,4 +269,4 @@ def test_names_say_features_and_small_numbers(converted):
     shown = ["fid", "fid_tf", "fid_digits_n5000", "kid_digits", "fid_batchstat_legacy_n64"]
     found = [[is_figure(name, figure) for name in shown] for figure in ("fid", "kid")]
     assert found == [[True, True, True, False, True], [False, False, False, True, False]]
-    assert len({network.resize for network in networks.values()}) == 2
+    assert len({network.resize for network in networks.values()}) == 3

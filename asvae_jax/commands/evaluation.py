@@ -89,7 +89,7 @@ def _add_features(command: argparse.ArgumentParser, default: str | None, without
     usual = default or "the config's"
     command.add_argument(
         "--features", default=default,
-        help=f"inception, inception_tf, inception_batchstat or digits (default: {usual})",
+        help=f"inception, inception_tf, inception_clean, inception_batchstat or digits (default: {usual})",
     )  # fmt: skip
     command.add_argument("--features-file", help=f"Inception's converted weights (default: {without_file})")
     command.add_argument("--batch-size", type=count, help="images at a time (default: the config's, or 64)")

@@ -17,24 +17,38 @@ import numpy as np
 SIDE = 299
 FEATURES = 2048
 
-Centres = Literal["half_pixel", "corner"]
+Resampling = Literal["half_pixel", "corner", "antialiased"]
 
 
-def resize(images: jax.Array, centres: Centres) -> jax.Array:
-    """Bilinear interpolation to 299 x 299 without antialiasing: [B, H, W, C] to [B, 299, 299, C].
+def resize(images: jax.Array, resampling: Resampling) -> jax.Array:
+    """To 299 x 299: [B, H, W, C] to [B, 299, 299, C].
 
-    "half_pixel" puts a pixel's value at its centre, as PyTorch does (align_corners=False) and `pytorch-fid` with it;
-    "corner" puts it at its upper left corner, as the published TensorFlow graph does.
+    "half_pixel" interpolates linearly, without antialiasing, between pixels that have their values at their centres, as
+    PyTorch does (align_corners=False) and `pytorch-fid` with it; "corner" between values at the upper left corners, as
+    the published TensorFlow graph does. "antialiased" is Pillow's bicubic filter, which `clean-fid` uses; it may leave
+    the range of the pixels.
     """
-    rows, columns = (_interpolation(size, centres) for size in images.shape[1:3])
+    rows, columns = (_interpolation(size, resampling) for size in images.shape[1:3])
     return jnp.einsum("oh,bhwc,pw->bopc", rows, images, columns, precision=jax.lax.Precision.HIGHEST)
 
 
-def _interpolation(size: int, centres: Centres) -> np.ndarray:
-    """Weights [299, size] of each old row in each new one; past the border the outermost row goes on."""
-    middle = 0.5 if centres == "half_pixel" else 0.0
-    at = np.clip((np.arange(SIDE) + middle) * (size / SIDE) - middle, 0, size - 1)
+def _interpolation(size: int, resampling: Resampling) -> np.ndarray:
+    """Weights [299, size] of each old row in each new one. Past the border the outermost row goes on, or, antialiased,
+    the others have its weight."""
+    middle = 0.0 if resampling == "corner" else 0.5
+    at = (np.arange(SIDE) + middle) * (size / SIDE) - middle
+    if resampling == "antialiased":
+        weights = _keys((at[:, None] - np.arange(size)) / max(size / SIDE, 1.0))
+        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    at = np.clip(at, 0, size - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size))).astype(np.float32)
+
+
+def _keys(x: np.ndarray) -> np.ndarray:
+    """The cubic convolution kernel of Keys (1981) with a = -1/2, which ends at 2."""
+    x = np.abs(x)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
 class Inception(nn.Module):

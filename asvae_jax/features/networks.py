@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from asvae_jax.config import check_word
 from asvae_jax.errors import DataError
 from asvae_jax.features import digits, weights
-from asvae_jax.features.inception import FEATURES, Centres, Inception, resize
+from asvae_jax.features.inception import FEATURES, Inception, Resampling, resize
 from asvae_jax.presets.image import INCEPTION_FILE
 
 
@@ -46,13 +46,14 @@ class _Reading(NamedTuple):
     """One way to use Inception."""
 
     suffix: str
-    centres: Centres
+    resampling: Resampling
     by_batch: bool
 
 
 _INCEPTION = {
     "inception": _Reading("", "half_pixel", False),
     "inception_tf": _Reading("_tf", "corner", False),
+    "inception_clean": _Reading("_clean", "antialiased", False),
     "inception_batchstat": _Reading("_batchstat_legacy", "half_pixel", True),
 }
 _DIGITS_SUFFIX = "_digits"
@@ -60,6 +61,7 @@ NAMES = (*_INCEPTION, "digits")
 _RESIZE = {
     "half_pixel": "299x299, bilinear without antialiasing, pixel centres at halves (as pytorch-fid)",
     "corner": "299x299, bilinear without antialiasing, pixel centres at corners (as TensorFlow 1)",
+    "antialiased": "299x299, bicubic with antialiasing (as clean-fid)",
 }
 
 
@@ -102,7 +104,7 @@ def inception_network(name: str, variables: dict[str, Any], sha256: str) -> Feat
         return _inception_features(variables, images, reading)
 
     return FeatureNetwork(
-        name, reading.suffix, FEATURES, variables, features, sha256, _RESIZE[reading.centres], reading.by_batch
+        name, reading.suffix, FEATURES, variables, features, sha256, _RESIZE[reading.resampling], reading.by_batch
     )
 
 
@@ -133,8 +135,10 @@ def _digit_features(variables: dict[str, Any], images: jax.Array) -> jax.Array:
 
 
 def _inception_features(variables: dict[str, Any], images: jax.Array, reading: _Reading) -> jax.Array:
-    colour = jnp.broadcast_to(images, (*images.shape[:-1], 3)) / 255.0
-    inputs = 2 * resize(colour, reading.centres) - 1
+    colour = resize(jnp.broadcast_to(images, (*images.shape[:-1], 3)) / 255.0, reading.resampling)
+    # clean-fid takes 128 for the middle, and has what the filter makes stay among the pixels.
+    clean = reading.resampling == "antialiased"
+    inputs = (255 * jnp.clip(colour, 0, 1) - 128) / 128 if clean else 2 * colour - 1
     # Only statistics of the batch want to be written down; they are thrown away.
     features, _ = Inception(reading.by_batch).apply(variables, inputs, mutable=["batch_stats"])
     return features
