@@ -9,6 +9,7 @@
   python -m asvae_jax interpolate runs/mnist5k
   python -m asvae_jax traverse runs/mnist5k --dims 8
   python -m asvae_jax encode runs/mnist5k --split train --out codes.npz
+  python -m asvae_jax rewind runs/mnist5k 3000
   python -m asvae_jax evaluate runs/mnist5k
   python -m asvae_jax evaluate runs/cifar10 --step best --metrics fid kid --features-file inception.safetensors
   python -m asvae_jax compare runs/as-* --against runs/s-*

@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import logging
+import os
+import re
 import signal
 
 import jax
@@ -15,7 +17,10 @@ from asvae_jax.settings import Config
 
 _log = logging.getLogger(__name__)
 
-_JOIN_SECONDS = 300
+_JOIN_SECONDS = 600
+_NO_SUCH_DEVICES = (
+    "See to the driver, to other processes that may hold the devices, and to the extra that JAX was installed with."
+)
 
 
 def setup(
@@ -33,13 +38,15 @@ def setup(
       process_id: of this one, from 0.
 
     Raises:
-      ConfigError: if a place is told in part, no cluster is recognised, or the others cannot be joined. If the first
-        process is never there JAX ends this one itself.
+      ConfigError: if a place is told in part, no cluster is recognised, or the job cannot be joined. If the others do
+        not come in time JAX ends this process itself (SIGABRT).
     """
     place = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
     missing = [name for name, value in place.items() if value is None]
     if len(missing) < len(place) and (missing or not distributed):
         raise ConfigError(f"{', '.join(place)} belong together, and to --distributed; give all four or none.")
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise ConfigError(f"--coordinator={coordinator} must have the form host:port.")
     if processes is not None and process_id is not None and not 0 <= process_id < processes:
         raise ConfigError(f"--process-id={process_id} must lie in [0, {processes}), below --processes.")
     if not distributed:
@@ -58,26 +65,30 @@ def setup(
         ) from error
     except RuntimeError as error:
         raise ConfigError(
-            f"The other processes of this job could not be joined ({first_line(error)}). See that all of them run and "
-            "reach the first one's port."
+            f"This job could not be joined ({first_line(error)}). See that the first process may listen at the "
+            "coordinator's port, and that the others reach it."
         ) from error
     _log.info("Process %d of %d joined", jax.process_index(), jax.process_count())
 
 
 def check_devices(count: int | None, platform: str | None) -> None:
-    """Raises a ConfigError if all processes together have not `count` devices, or they are of another platform, "cpu",
-    "gpu" or "tpu"; None for whatever there is."""
-    kind, found = jax.devices()[0].device_kind, jax.device_count()
+    """Raises a ConfigError if JAX cannot start any devices, all processes together have not `count`, or they are of
+    another platform, "cpu", "gpu" or "tpu"; None for whatever there is."""
+    try:
+        kind, found = jax.devices()[0].device_kind, jax.device_count()
+    # An assertion is what the lack of a platform's plugin makes.
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"JAX has no devices of the platforms in JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} "
+            f"({first_line(error)}). {_NO_SUCH_DEVICES}"
+        ) from error
     if count is not None and found != count:
         raise ConfigError(
             f"--expect-devices={count}, but {jax.process_count()} process(es) have {found} of kind {kind}; start as "
             "many processes as the job has, or mend the number."
         )
     if platform is not None and jax.default_backend() != platform:
-        raise ConfigError(
-            f"--expect-platform={platform}, but JAX found {found} of kind {kind}; see to the driver, to other "
-            "processes that may hold the devices, and to the extra that JAX was installed with."
-        )
+        raise ConfigError(f"--expect-platform={platform}, but JAX found {found} of kind {kind}. {_NO_SUCH_DEVICES}")
 
 
 def make_mesh(config: Config) -> Mesh:

@@ -48,13 +48,12 @@ def from_torch_state_dict(state_dict: Mapping[str, Any], config: Config) -> dict
         raise ConfigError(f"The networks of this config have no place for {left[0]}; see model and data.shape.")
     params = {}
     for path, leaf in template.items():
-        entry = np.asarray(state_dict[names[path]], np.float32)
-        params[path] = _converted(entry, path, leaf.shape, config)
-        if params[path].shape != leaf.shape:
+        entry, shape = np.asarray(state_dict[names[path]], np.float32), _shape_in_torch(leaf.shape)
+        if entry.shape != shape:
             raise ConfigError(
-                f"{names[path]} has the shape {entry.shape}, which does not fit this config's {leaf.shape}; see model "
-                "and data.shape."
+                f"{names[path]} has the shape {entry.shape}, these networks have {shape}; see model and data.shape."
             )
+        params[path] = _converted(entry, path, config)
     return unflatten_dict(params)
 
 
@@ -87,11 +86,13 @@ def _place_in_images(network: str, layers: list[str], channels: int, size: int) 
     return f"main.res_in_{seen}.{_OF_A_BLOCK[within[0]]}"
 
 
-def _converted(entry: np.ndarray, path: tuple[str, ...], shape: tuple[int, ...], config: Config) -> np.ndarray:
+def _shape_in_torch(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+
+
+def _converted(entry: np.ndarray, path: tuple[str, ...], config: Config) -> np.ndarray:
     """An entry with our axes: [out, in, height, width] become [height, width, in, out], [out, in] become [in, out], and
-    what a dense layer sees of an image has its channels last. As it is where it cannot be of this shape."""
-    if entry.size != np.prod(shape):
-        return entry
+    what a dense layer sees of an image has its channels last."""
     if path[1] == "head" and isinstance(config.model, ConvModel):
         channels = config.model.channels[-1]
         if path[0] == "encoder" and path[-1] == "kernel":

@@ -35,9 +35,6 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 _DRY_RUN = flags.DEFINE_bool("dry-run", False, "Check config, data and devices, trace one step and print the plan.")
-_RESUME_STEP = flags.DEFINE_integer(
-    "resume-step", None, "Go on from this checkpoint, not from the newest whole one; later ones are set aside."
-)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of the cluster job.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of the job's first process, with --distributed where JAX knows no such cluster."
@@ -101,7 +98,7 @@ def _carry_out(config: Config, workdir: Path) -> None:
         return
     with distributed.StopRequest() as stop:
         if _MODE.value == "train":
-            run = train(config, workdir, resume_step=_RESUME_STEP.value, profile=_PROFILE.value, stop=stop)
+            run = train(config, workdir, profile=_PROFILE.value, stop=stop)
         else:
             run = load_run(workdir)
             if changed := differences(run.config, config):

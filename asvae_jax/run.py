@@ -25,7 +25,7 @@ from asvae_jax.settings import Config, ImageData, WganGp
 Weights = Literal["ema", "raw"]
 WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 
-CHECKPOINTS, BEST = "checkpoints", "best"
+CHECKPOINTS, BEST, METRICS = "checkpoints", "best", "metrics.jsonl"
 
 # Fixed, so that all runs are judged by, and drawn from, the same latents.
 SAMPLE_SEED = 1
@@ -47,7 +47,7 @@ class Run(NamedTuple):
 
 
 def load_run(path: str | Path, step: int | Literal["latest", "best"] = "latest") -> Run:
-    """Loads a checkpoint of a run.
+    """Loads a checkpoint of a run; in a job of several processes all of them must.
 
     Args:
       path: a run's folder, its checkpoints folder, or the folder of one step within that.

@@ -1,5 +1,8 @@
-"""Where training begins: a fresh state, or a checkpoint of the same run."""
+"""Where training begins: a fresh state, or the newest checkpoint of the same run."""
 
+import contextlib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,15 @@ from jax.sharding import Mesh
 from asvae_jax import update
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.continuation import depends_on_length, differences
-from asvae_jax.distributed import replicated
-from asvae_jax.errors import CheckpointError, ConfigError
+from asvae_jax.distributed import is_main_process, replicated
+from asvae_jax.errors import BusyError, CheckpointError, ConfigError, StorageError
+from asvae_jax.files import held
 from asvae_jax.run import state_template, statistics_template
 from asvae_jax.settings import Config
 from asvae_jax.update import TrainState
+
+# Seconds to wait for a run folder: a network file system may take a machine that is gone for alive so long.
+_PATIENCE = 120.0
 
 
 def fresh_state(config: Config, mesh: Mesh) -> TrainState:
@@ -24,34 +31,54 @@ def fresh_state(config: Config, mesh: Mesh) -> TrainState:
     )
 
 
-def restore(
-    config: Config, store: CheckpointStore, mesh: Mesh, step: int | None = None
-) -> tuple[TrainState, dict[str, Any]] | None:
-    """State and statistics of the newest whole checkpoint, or None if there is none; or of `step`. Later ones are set
-    aside.
+def restore(config: Config, store: CheckpointStore, mesh: Mesh) -> tuple[TrainState, dict[str, Any]] | None:
+    """State and statistics of the newest whole checkpoint; None if there is none. Later ones, which are damaged, are
+    set aside.
 
     Raises:
-      ConfigError: if the checkpoints come from other settings than these, or none is of `step`.
-      CheckpointError: if none of them is whole, or that of `step` is not.
+      ConfigError: if the checkpoints come from other settings than these, or are past their end.
+      CheckpointError: if none of them is whole.
     """
-
-    def templates(meta: dict[str, Any]) -> dict[str, Any]:
-        state = state_template(config, replicated(mesh))
-        items = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
-        return {**items, "statistics": statistics_template(config, replicated(mesh))}
-
-    steps = store.steps()
-    if step is not None and step not in steps:
-        raise ConfigError(f"{store.folder} holds no step {step} to go on from; choose one of {steps}.")
-    check_same_run(config, store, steps)
-    found = store.read_newest(templates) if step is None else store.read(step, templates)
+    check_same_run(config, store, store.steps())
+    found = store.read_newest(partial(training_templates, mesh=mesh))
     if found is None:
         return None
     items, meta = found
+    check_length(config, store.folder.parent, meta["step"])
     store.set_aside_after(meta["step"])
     reached = jax.device_put(jnp.asarray(meta["step"], jnp.int32), replicated(mesh))
     state = TrainState(reached, items["params"], items["opt_state"], items["ema"], items["key"]["key"])
     return state, items.get("statistics", {})
+
+
+def training_templates(meta: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """Those of all that a checkpoint holds, for `CheckpointStore.read`."""
+    config, placement = meta["config"], replicated(mesh)
+    state = state_template(config, placement)
+    items = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state, "key": {"key": state.key}}
+    return {**items, "statistics": statistics_template(config, placement)}
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Keeps others from training in this folder: they would delete the checkpoints that this run is writing.
+
+    Raises:
+      BusyError: if another process does so already.
+      StorageError: if nothing can be written there.
+    """
+    with contextlib.ExitStack() as closing:
+        if is_main_process():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                closing.enter_context(held(workdir / ".lock", patience=_PATIENCE))
+            except BlockingIOError as error:
+                raise BusyError(
+                    f"Another process trains in {workdir}; wait for its end, or choose another --workdir."
+                ) from error
+            except OSError as error:
+                raise StorageError(f"{workdir} cannot be written: {error}. Choose another --workdir.") from error
+        yield
 
 
 def check_same_run(config: Config, store: CheckpointStore, steps: list[int]) -> None:

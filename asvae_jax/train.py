@@ -16,15 +16,15 @@ from asvae_jax.best import BestCheckpoint
 from asvae_jax.calibrate import make_calibrate
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.distributed import is_main_process
-from asvae_jax.errors import BusyError, Preempted, StorageError
+from asvae_jax.errors import Preempted, StorageError
 from asvae_jax.evaluation import Evaluator
 from asvae_jax.examples import preview_examples
-from asvae_jax.files import held, write_whole
+from asvae_jax.files import write_whole
 from asvae_jax.progress import Profiling, Progress
-from asvae_jax.run import BEST, CHECKPOINTS, WEIGHTS, Run, Weights
+from asvae_jax.run import BEST, CHECKPOINTS, METRICS, WEIGHTS, Run, Weights
 from asvae_jax.settings import Config
 from asvae_jax.sheets import sheet
-from asvae_jax.start import check_length, fresh_state, restore
+from asvae_jax.start import fresh_state, hold, restore
 from asvae_jax.training_data import TrainingData
 from asvae_jax.update import TrainState
 from asvae_jax.writers import JsonLinesWriter, TensorBoardWriter, Writers
@@ -34,24 +34,13 @@ _log = logging.getLogger(__name__)
 # About so many in a run at most: thousands of sheets of large images would fill a disk.
 _SHEETS = 100
 
-# Seconds to wait for a run folder: a network file system may take a machine that is gone for alive so long.
-_PATIENCE = 120.0
 
-
-def train(
-    config: Config,
-    workdir: Path,
-    *,
-    resume_step: int | None = None,
-    profile: bool = False,
-    stop: distributed.StopRequest | None = None,
-) -> Run:
+def train(config: Config, workdir: Path, *, profile: bool = False, stop: distributed.StopRequest | None = None) -> Run:
     """Trains to `config.training.steps`, going on from the newest whole checkpoint in `workdir` if there is one.
 
     Args:
       config: the settings.
       workdir: the run's folder: checkpoints/, sheets/, tensorboard/, metrics.jsonl, config.json.
-      resume_step: of the checkpoint to go on from instead, whole or not at all; later ones are set aside.
       profile: write a profile of the steps after the first logging interval, for TensorBoard.
       stop: the caller's, who has more to do that may be stopped; None to heed signals in training alone.
 
@@ -72,12 +61,11 @@ def train(
     evaluator = Evaluator(config)
 
     with contextlib.ExitStack() as closing:
-        _hold(workdir, closing)
-        # A fresh state, or a checkpoint.
+        closing.enter_context(hold(workdir))
+        # A fresh state, or the newest whole checkpoint.
         store = closing.enter_context(CheckpointStore(workdir / CHECKPOINTS, config.checkpoint))
-        state, statistics = restore(config, store, mesh, resume_step) or (fresh_state(config, mesh), {})
+        state, statistics = restore(config, store, mesh) or (fresh_state(config, mesh), {})
         step = first_step = int(state.step)
-        check_length(config, workdir, step)
         _describe(config, workdir, state, mesh)
         writers = closing.enter_context(contextlib.closing(_make_writers(config, workdir, first_step)))
         writers.write_texts(step, {"config": f"```\n{json.dumps(config.to_dict(), indent=2)}\n```"})
@@ -128,26 +116,6 @@ def train(
     return Run(workdir, config, step, state.params, state.ema, statistics)
 
 
-def _hold(workdir: Path, closing: contextlib.ExitStack) -> None:
-    """Keeps others from training in this folder: they would delete the checkpoints that this run is writing.
-
-    Raises:
-      BusyError: if another process does so already.
-      StorageError: if nothing can be written there.
-    """
-    if not is_main_process():
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        closing.enter_context(held(workdir / ".lock", patience=_PATIENCE))
-    except BlockingIOError as error:
-        raise BusyError(
-            f"Another process trains in {workdir}; wait for its end, or choose another --workdir."
-        ) from error
-    except OSError as error:
-        raise StorageError(f"{workdir} cannot be written: {error}. Choose another --workdir.") from error
-
-
 def _stop_if(stop: distributed.StopRequest, store: CheckpointStore, step: int) -> None:
     if stop.asked():
         _stop(store, step)
@@ -186,7 +154,7 @@ def _describe(config: Config, workdir: Path, state: TrainState, mesh: Mesh) -> N
 def _make_writers(config: Config, workdir: Path, first_step: int) -> Writers:
     if not is_main_process():
         return Writers([])
-    json_lines = JsonLinesWriter(workdir / "metrics.jsonl", first_step, config.to_dict())
+    json_lines = JsonLinesWriter(workdir / METRICS, first_step, config.to_dict())
     return Writers([json_lines, TensorBoardWriter(workdir / "tensorboard", first_step)])
 
 

@@ -100,7 +100,7 @@ def test_interrupted_cell_goes_on_and_an_unmeasured_one_is_measured(configs, wor
 
 
 def test_cell_that_another_process_trains_is_left_to_it(configs, workdir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("asvae_jax.train._PATIENCE", 0.0)
+    monkeypatch.setattr("asvae_jax.start._PATIENCE", 0.0)
     folders = {method: tmp_path / "runs" / "digits" / f"{method}-t4-s0" for method in ("vae", "sintrovae")}
     for folder in folders.values():
         shutil.copytree(workdir / "digits" / folder.name, folder)

@@ -143,12 +143,13 @@ def test_networks_of_points_compute_what_the_authors_do():
         (images(norm="group"), {}, r"for batch norm, not for model\.norm='group'"),
         (images(), {"encoder.extra.weight": torch.zeros(1)}, r"have no place for encoder\.extra\.weight"),
         (images(channels=(4, 6, 8)), {}, r"has no \w+\.main\.res_in_8\.conv_expand\.weight"),
-        (images(latent_dim=6), {}, r"decoder\.fc\.0\.weight has the shape \(96, 5\).*fit this config's \(6, 96\)"),
+        (images(latent_dim=6), {}, r"decoder\.fc\.0\.weight has the shape \(96, 5\), these networks have \(96, 6\)"),
+        (images(), {"encoder.fc.weight": torch.zeros(960)}, r"encoder\.fc\.weight has the shape \(960,\)"),
         # Weights of a network that is told what it is to draw.
         (
             images(),
             {"decoder.fc.0.weight": torch.zeros(96, LATENT + 10)},
-            r"decoder\.fc\.0\.weight has the shape \(96, 15\), which does not fit this config's \(5, 96\)",
+            r"decoder\.fc\.0\.weight has the shape \(96, 15\), these networks have \(96, 5\)",
         ),
     ],
 )

@@ -9,8 +9,10 @@ import resource
 import signal
 from functools import partial
 from pathlib import Path
+from shutil import copytree
 
 import pytest
+from command_line import command, refusal, terminal  # noqa: F401
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from training_runs import arguments, assert_bit_equal, ended, records, run, started, toy
 from training_runs import wait_until as wait
@@ -142,22 +144,47 @@ def test_run_with_nothing_but_damaged_checkpoints_does_not_start_afresh(straight
     assert steps_of(folder) == [4]
 
 
-def test_run_goes_on_from_the_step_that_was_asked_for(straight, tmp_path):
+def test_run_that_is_taken_back_goes_on_from_there_and_loses_nothing(straight, tmp_path, capsys):
     folder = copy_of(straight, tmp_path / "run", last=STEPS)
-    train(CONFIG, folder, resume_step=4)
-    assert steps_of(folder) == [4, 8, 12]
-    assert all((folder / CHECKPOINTS / f"set-aside-{step}").is_dir() for step in (8, 12))
-    assert_bit_equal(stored(folder, STEPS), stored(straight.folder, STEPS))
-    assert [record["step"] for record in records(folder)] == list(range(1, STEPS + 1))
+    (folder / "evaluation.json").write_text("{}")
+    copytree(folder / CHECKPOINTS, folder / "best")
+    for number, name in enumerate(("set-aside-12", "set-aside-12-1")):
+        whole = records(folder)
+        assert f"set aside in {folder}/{name}" in command(capsys, "rewind", str(folder), "4")
+        aside = folder / name
+        assert steps_of(folder) == [4] and steps_of(aside) == [8, 12]
+        assert records(aside) == whole
+        assert sorted(path.name for path in (folder / "best").iterdir()) == ["4"]
+        if number == 0:
+            assert (aside / "evaluation.json").read_text() == "{}" and (aside / "best" / "12").is_dir()
+        assert not (folder / "evaluation.json").exists()
+        train(CONFIG, folder)
+        assert steps_of(folder) == [4, 8, 12]
+        assert_bit_equal(stored(folder, STEPS), stored(straight.folder, STEPS))
+        assert [record["step"] for record in records(folder)] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize(("step", "said"), [(6, "choose one of [4, 8, 12]"), (8, "cannot be restored")])
-def test_step_that_is_not_there_or_damaged_is_no_reason_to_take_another(step, said, straight, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(6, "cannot go back to step 6; choose one of [4, 8]"), (12, "back to step 12"), (8, "cannot be restored")],
+)
+def test_run_cannot_be_taken_back_to_a_step_that_is_not_there_the_last_or_damaged(
+    step, said, straight, tmp_path, capsys
+):
     folder = copy_of(straight, tmp_path / "run", last=STEPS)
     damage(folder, 8)
-    assert exit_code_of(lambda: train(CONFIG, folder, resume_step=step)) == 2
-    assert said in capsys.readouterr().err
-    assert steps_of(folder) == [4, 8, 12]
+    before = sorted(folder.rglob("*"))
+    assert said in refusal(capsys, "rewind", str(folder), str(step))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_length_that_a_run_is_past_is_refused_before_anything_is_set_aside(straight, tmp_path, capsys):
+    vae = partial(toy, "vae,tiny", checkpoint__every_steps=5)
+    train(vae(training__steps=15), tmp_path)
+    damage(tmp_path, 15)
+    assert exit_code_of(lambda: train(vae(training__steps=5), tmp_path)) == 2
+    assert "is at step 10 already, past training.steps=5" in capsys.readouterr().err
+    assert steps_of(tmp_path) == [10, 15]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +299,7 @@ def test_no_room_for_checkpoints_exits_with_4(tmp_path):
 
 
 def test_a_folder_that_another_process_trains_in_is_left_to_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("asvae_jax.train._PATIENCE", 0.0)
+    monkeypatch.setattr("asvae_jax.start._PATIENCE", 0.0)
     config = toy("vae,tiny")
     with held(tmp_path / ".lock"), pytest.raises(RunError, match=f"Another process trains in {tmp_path}; .*--workdir"):
         train(config, tmp_path)

@@ -1,4 +1,4 @@
-"""Commands that draw from a trained run, or encode by it."""
+"""Commands that draw from a trained run, encode by it, or take it back to an earlier step."""
 
 import argparse
 import math
@@ -45,6 +45,18 @@ def add(commands) -> None:
     encode.add_argument(
         "--split", choices=("train", "test"), default="test", help="of the run's own data (default: test)"
     )
+
+    rewind = commands.add_parser("rewind", help=_rewind.__doc__, description=_rewind.__doc__)
+    rewind.add_argument("run", metavar="RUN", type=Path, help="a run's folder")
+    rewind.add_argument("step", metavar="STEP", type=count, help="the checkpoint to go on from")
+    rewind.set_defaults(command=_rewind)
+
+
+def _rewind(arguments: argparse.Namespace) -> None:
+    """Set aside what a run has behind an earlier checkpoint: training goes on from there."""
+    from asvae_jax.rewind import rewind
+
+    print(f"set aside in {rewind(arguments.run.absolute(), arguments.step)}")
 
 
 def _sample(arguments: argparse.Namespace) -> None:

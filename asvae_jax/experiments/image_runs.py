@@ -20,7 +20,7 @@ from asvae_jax.experiments.image_requests import Cell, Request, stored_settings
 from asvae_jax.features.networks import is_figure
 from asvae_jax.files import reading
 from asvae_jax.presets.image import INCEPTION_FILE
-from asvae_jax.run import Weights, load_run
+from asvae_jax.run import METRICS, Weights, load_run
 from asvae_jax.settings import BY_FEATURES, Config, ImageData, ImageEvaluation
 from asvae_jax.train import train
 
@@ -197,7 +197,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
       DataError: if the run has no such file, or a damaged one.
     """
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     with reading(path, "give runs with their logs"):
         return [json.loads(line) for line in path.read_text().splitlines()]
 
