@@ -1,13 +1,10 @@
-"""The command lines: what they write and print, what they refuse and in which words."""
+"""What commands make of a run: what they write and print, and what they refuse of it."""
 
-import itertools
 import json
-import os
 import re
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
@@ -16,16 +13,11 @@ from training_runs import ROOT, digits, run, toy
 
 from asvae_jax import figures
 from asvae_jax.__main__ import main
-from asvae_jax.config import load_file, resolve
-from asvae_jax.errors import EXIT_PREEMPTED, EXIT_STORAGE
+from asvae_jax.config import resolve
+from asvae_jax.errors import EXIT_STORAGE
 from asvae_jax.examples import Examples
 from asvae_jax.run import Run, encode, load_run, reconstruct, sample_images
-from asvae_jax.settings import IMAGE_SETS, TOY_LIMITS
 from asvae_jax.train import train
-from asvae_jax.update import init_state, make_steps, make_toy_steps
-
-FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-METHODS = ("vae", "introvae", "sintrovae", "asintrovae,paper", "asintrovae,released", "wgan_gp")
 
 
 @pytest.fixture(scope="module")
@@ -202,168 +194,12 @@ def test_more_images_than_there_are_are_refused(name, n, image_run, capsys):
     assert "359" in capsys.readouterr().err
 
 
-WRONG = [
-    [], ["sample"], ["no-such-command"], ["sample", "run", "--n", "0"], ["reconstruct", "run", "--seed", "-1"],
-    ["sample", "run", "--seed", "4294967296"], ["benchmark-features", "--shape", "32xx3"],
-    ["table", "1", "--seeds", "0", "x"],
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("shape", ["32x32", "32x32x4", "32x0x3"])
-def test_features_of_no_images_are_not_timed(shape, capsys):
-    said = refusal(capsys, "benchmark-features", "--features", "digits", "--shape", shape)
-    assert "shape must be (height, width, 1 or 3 channels)" in said
-
-
-@pytest.mark.parametrize("argv", WRONG, ids=" ".join)
-def test_wrong_command_lines_exit_with_2(argv, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(argv)
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err
-
-
-def test_help_of_the_commands_begins_with_examples(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    examples = [line for line in text.splitlines() if line.strip().startswith("python -m asvae_jax ")]
-    assert len(examples) >= 8 and text.index(examples[0]) < text.index("COMMAND")
-
-
-def test_help_of_the_trainer_begins_with_examples_and_names_the_exit_codes():
-    finished = run(["-m", "asvae_jax.main", "--help"])
-    assert finished.returncode == 0
-    lines = finished.stdout.splitlines()
-    assert lines[2].startswith("  python -m asvae_jax.main --config=")
-    assert "75" in finished.stdout and "--workdir" in finished.stdout
-
-
-DIGITS = f"--config={ROOT}/configs/digits.py"
-# (command line, what its one line says)
-MISTAKES = {
-    "key": ([f"{DIGITS}:tiny", "--config.trainin.steps=5"], "'training'"),
-    "key of a section": ([f"{DIGITS}:tiny", "--config.training.step=5"], "'steps'"),
-    "key of another method": ([f"{DIGITS}:vae,tiny", "--config.method.b_neg=5"], "method 'vae'"),
-    "key of a value": ([f"{DIGITS}:tiny", "--config.seed.first=1"], "seed is a value and not a section"),
-    "method": ([f"{DIGITS}:tiny", "--config.method.name=vae"], "by a word after the config file's name"),
-    "value": ([f"{DIGITS}:tiny", "--config.training.steps=many"], "many"),
-    "word for a value": ([f"{DIGITS}:tiny", "--config.model.norm=bach"], "'batch'"),
-    "value out of range": ([f"{DIGITS}:tiny", "--config.training.steps=-4"], "training.steps must be positive"),
-    "word": ([f"{DIGITS}:sintrove,tiny"], "'sintrovae'"),
-    "words": ([f"{DIGITS}:vae,introvae"], "vae and introvae exclude each other"),
-    "file": ([f"--config={ROOT}/configs/digit.py"], "no config file"),
-    "flag": ([f"{DIGITS}:tiny", "--worldir=x"], "workdir"),
-    "mode": ([f"{DIGITS}:tiny", "--mode=trian"], "train"),
-    "argument": ([f"{DIGITS}:tiny", "workdir=x"], "'workdir=x' is not understood"),
-    "no config": ([], "--config is needed"),
-    "bucket for a workdir": ([f"{DIGITS}:tiny", "--workdir=gs://bucket/run"], "is no folder"),
-    "no workdir": ([f"{DIGITS}:tiny"], "--workdir is needed"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_one_line_before_data_or_devices_are_touched(mistake, tmp_path):
-    arguments, said = MISTAKES[mistake]
-    if "workdir" not in mistake:
-        arguments = [*arguments, f"--workdir={tmp_path}/run"]
-    (tmp_path / "file").write_text("")
-    # Neither a device nor a data folder could be had, were they asked for.
-    nothing = {"JAX_PLATFORMS": "no_such_platform", "TFDS_DATA_DIR": f"{tmp_path}/file/data"}
-    finished = run(["-m", "asvae_jax.main", *arguments], env=nothing)
-    assert finished.returncode == 2, finished.stderr
-    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
-    assert said in finished.stderr
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_mistake_is_answered_before_jax_is_imported(tmp_path):
-    mistakes = (
-        ["asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run", "--config.training.steps=-4"],
-        ["asvae_jax", "table", "1", "--steps", "0"],
-    )
-    for words in mistakes:
-        finished = run(["-X", "importtime", "-m", *words])
-        assert finished.returncode == 2, words
-        imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
-        assert "asvae_jax.presets" in imported and "jax" not in imported, words
-
-
-def test_flag_and_value_may_be_two_words(tmp_path):
-    finished = run(["-m", "asvae_jax.main", "--config", f"{ROOT}/configs/8gaussians.py:vae,tiny", "--workdir",
-                    str(tmp_path / "run"), "--dry-run"])  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    assert "would start afresh" in finished.stdout
-
-
-def test_batch_that_does_not_divide_by_the_devices_is_refused(tmp_path):
-    finished = run(
-        ["-m", "asvae_jax.main", f"{DIGITS}:tiny", f"--workdir={tmp_path}/run", "--config.data.batch_size=6"]
-    )
-    assert finished.returncode == 2
-    assert "data.batch_size=6 does not divide by the 4 devices" in finished.stderr
-
-
-def test_what_does_not_fit_into_memory_is_told_in_one_line(tmp_path):
-    finished = run(
-        ["-m", "asvae_jax.main", f"--config={ROOT}/configs/8gaussians.py:vae,tiny", f"--workdir={tmp_path}/run",
-         f"--config.data.batch_size={10**12}"],
-        devices=1,
-    )  # fmt: skip
-    assert finished.returncode == 2, finished.stderr
-    assert "error: Out of memory: " in finished.stderr and "Make data.batch_size" in finished.stderr
-    assert "Traceback" not in finished.stderr
-
-
 def test_folder_without_rights_is_told_of_before_anything_is_made(capsys, image_run, monkeypatch):
     monkeypatch.setattr("asvae_jax.run.encode", lambda *_, **__: pytest.fail("images were encoded"))
     # Nobody can write there, whatever the rights of who runs the tests.
     assert "cannot be written" in command(
         capsys, "encode", image_run.folder, "--out", "/proc/codes.npz", code=EXIT_STORAGE
     )
-
-
-def test_signal_before_training_exits_with_75_even_in_a_callback_that_swallows_what_is_raised():
-    script = (
-        "import gc, os, signal; from asvae_jax.terminal import stop_at_once; "
-        "signal.signal(signal.SIGTERM, stop_at_once); "
-        "gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM)); gc.collect(); print('went on')"
-    )
-    finished = run(["-c", script])
-    assert finished.returncode == EXIT_PREEMPTED and "went on" not in finished.stdout
-    assert "error: Stopped by a signal; run the same command again." in finished.stderr
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_every_config_file_builds_with_every_word(file):
-    own = {"image_folder": ["32", "64", "256"], "celeba128": ["full_frame"], "celeba256": ["full_frame"]}
-    for method, *others in itertools.product(["", *METHODS], ["", "tiny"], ["", *own.get(file, [])]):
-        config = resolve(load_file(f"{ROOT}/configs/{file}.py:{','.join(filter(None, [method, *others]))}"))
-        assert config.data.name == file and config.method.name == (method.partition(",")[0] or "asintrovae")
-        assert resolve(json.loads(json.dumps(config.to_dict()))) == config
-
-
-# Every method where networks are small; where they are large, their shapes are what matters, and one method shows them.
-TRACED = [(file, method) for file in FILES for method in METHODS if method == "vae" or file in {*TOY_LIMITS, "digits"}]
-
-
-@pytest.mark.parametrize(("file", "method"), TRACED)
-def test_a_step_of_a_config_gives_back_what_it_takes(file, method):
-    config = resolve(load_file(f"{ROOT}/configs/{file}.py:{method}"))
-    state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
-    if config.is_toy:
-        after, metrics = jax.eval_shape(lambda state: make_toy_steps(config)(state, 2), state)
-    else:
-        pixels = jax.ShapeDtypeStruct((2, config.data.batch_size, *config.example_shape), jnp.uint8)
-        after, metrics = jax.eval_shape(make_steps(config), state, pixels)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    # And a figure for each step.
-    assert all((metric.shape, metric.dtype) == ((2,), jnp.float32) for metric in metrics.values())
-
-
-def test_config_files_are_those_of_all_data_sets():
-    assert set(FILES) == {*TOY_LIMITS, *IMAGE_SETS}
 
 
 def test_benchmark_prints_its_figures_as_json():
