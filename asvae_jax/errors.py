@@ -4,6 +4,7 @@ EXIT_DONE = 0
 EXIT_BAD_REQUEST = 2
 EXIT_NOT_FINITE = 3
 EXIT_STORAGE = 4
+EXIT_BUSY = 5
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again to go on
 
 
@@ -32,7 +33,9 @@ class NotFiniteError(RunError):
 
 
 class BusyError(RunError):
-    """Another process trains in the same folder."""
+    """Another process trains in the same folder: the same command may succeed later."""
+
+    exit_code = EXIT_BUSY
 
 
 class StorageError(RunError):

@@ -7,7 +7,7 @@
   python -m asvae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=evaluate
 
 Running the same command again goes on from the newest checkpoint. Exit codes: 0 done, 2 bad request, 3 training not
-finite, 4 storage failed, 75 stopped by a signal and saved.
+finite, 4 storage failed, 5 another process trains in the folder, 75 stopped by a signal and saved.
 """
 
 import signal

@@ -21,7 +21,7 @@ from twelve_steps import CONFIG, STEPS, copy_of, steps_of, stored
 from asvae_jax.continuation import depends_on_length
 from asvae_jax.distributed import StopRequest
 from asvae_jax.dry_run import dry_run
-from asvae_jax.errors import CheckpointError, RunError
+from asvae_jax.errors import BusyError, CheckpointError
 from asvae_jax.files import held
 from asvae_jax.run import CHECKPOINTS
 from asvae_jax.terminal import exit_code_of
@@ -301,7 +301,10 @@ def test_no_room_for_checkpoints_exits_with_4(tmp_path):
 def test_a_folder_that_another_process_trains_in_is_left_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr("asvae_jax.start._PATIENCE", 0.0)
     config = toy("vae,tiny")
-    with held(tmp_path / ".lock"), pytest.raises(RunError, match=f"Another process trains in {tmp_path}; .*--workdir"):
+    refused = pytest.raises(BusyError, match=f"Another process trains in {tmp_path}; .*--workdir")
+    with held(tmp_path / ".lock"), refused as error:
         train(config, tmp_path)
+    # A scheduler may try again, which a bad request (2) is not worth.
+    assert error.value.exit_code == 5
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert train(config, tmp_path).step == config.training.steps
