@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from asvae_jax import losses
-from asvae_jax.distance import OverDims, as_distance
+from asvae_jax.choice import by_word
+from asvae_jax.distance import WITH_BANDWIDTH, OverDims, as_distance
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, squash
 from asvae_jax.models import make_networks
 from asvae_jax.settings import AsIntroVae, Config
@@ -107,8 +109,12 @@ def asintrovae(config: Config) -> Method:
 
 def _kl_and_distance_weights(setting: AsIntroVae, step: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
     """c, and what D is weighed with: 1 - c, or 1 where nothing is annealed."""
-    c = losses.annealed_kl_weight(step, total_steps=steps, schedule=setting.kl_schedule, rate=setting.kl_rate)
-    return c, jnp.ones_like(c) if setting.kl_schedule == "none" else 1 - c
+
+    def of_schedule(schedule: Any) -> tuple[jax.Array, jax.Array]:
+        c = losses.annealed_kl_weight(step, total_steps=steps, schedule=schedule, rate=setting.kl_rate)
+        return c, jnp.ones_like(c) if schedule == "none" else 1 - c
+
+    return by_word(setting.kl_schedule, of_schedule)
 
 
 def _partner(setting: AsIntroVae, s: Streams) -> Gaussian:
@@ -123,11 +129,14 @@ def _distances(
     measure = partial(
         as_distance, codes, q_fake, statistic=setting.statistic, over_dims=over_dims, squash=setting.squash_distance
     )
-    if setting.kernel == "constant":
-        # An ablation: what is left of the method if D opens and shuts the exponential but measures nothing.
-        found = [jnp.ones(())]
-    else:
-        found = [measure(kernel=setting.kernel, bandwidth=setting.bandwidth)]
+
+    def of_kernel(kernel: Any) -> jax.Array:
+        if kernel == "constant":
+            # An ablation: what is left of the method if D opens and shuts the exponential but measures nothing.
+            return jnp.ones(())
+        return measure(kernel=kernel, bandwidth=setting.bandwidth if kernel in WITH_BANDWIDTH else 0.0)
+
+    found = [by_word(setting.kernel, of_kernel)]
     if setting.means_bandwidths:
         found.append(measure(kernel="means", bandwidth=setting.means_bandwidths))
     if over_pairs == "sum":

@@ -29,6 +29,9 @@ Method = Literal["auto", "pairwise", "tiled", "grid"]
 
 KERNELS, STATISTICS, OVER_DIMS, METHODS = map(get_args, (Kernel, Statistic, OverDims, Method))
 
+WITH_BANDWIDTH = ("product", "means")
+"""The kernels that take one."""
+
 # (p [N, Z], q [M, Z]) -> [N, M] or [N, M, Z]
 _PairKernel = Callable[[Gaussian, Gaussian], jax.Array]
 
@@ -269,7 +272,7 @@ def _one_row(code: Gaussian) -> Gaussian:
 def _checked_bandwidths(kernel: str, bandwidth: float | tuple[float, ...]) -> tuple[float, ...]:
     _check_word("kernel", kernel, KERNELS)
     bandwidths = bandwidth if isinstance(bandwidth, tuple) else (bandwidth,)
-    if kernel not in ("product", "means") and any(bandwidths):
+    if kernel not in WITH_BANDWIDTH and any(bandwidths):
         raise ValueError(f"bandwidth={bandwidth} belongs to kernel='product' or 'means'; kernel={kernel!r} has none.")
     # A traced one, of a sweep, has no value yet.
     if any(isinstance(h2, int | float) and h2 < 0 for h2 in bandwidths):

@@ -1,4 +1,5 @@
-"""Many toy runs in one program: training is `vmap`ped over seeds and over the numbers of a method."""
+"""Many toy runs in one program: training is `vmap`ped over seeds, over the numbers of a method and over its kernel and
+annealing."""
 
 import dataclasses
 import json
@@ -13,17 +14,21 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from asvae_jax import update
+from asvae_jax.choice import Choice
 from asvae_jax.distributed import local_mesh, over_batch
 from asvae_jax.errors import ConfigError
 from asvae_jax.run import Run
-from asvae_jax.settings import Config
+from asvae_jax.settings import AsIntroVae, Config
 
 SWEPT = (
     "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "alpha", "late_alpha_factor",
     "late_w_enc_factor", "w_exp", "slope_weight",
 )  # fmt: skip
-"""Numbers of a method that may differ within one program, beside the bandwidth of the kernel `product` where it has
-one. Words, shapes and all other sections may not."""
+"""Numbers of a method that may differ within one program, beside the bandwidth."""
+
+KERNELS = ("per_dim", "prior", "constant", "product")
+"""Those that may differ within one program, as the annealing may; `product` only with a bandwidth. Other words, shapes
+and other sections may not."""
 
 # All members are at one step: a branch that depends on it alone is taken or left, not computed and thrown away.
 _AXES = update.TrainState(step=None, params=0, opt_state=0, ema=0, key=0)  # type: ignore[arg-type]
@@ -46,12 +51,13 @@ class Member(NamedTuple):
 Watch = Callable[[int, dict[str, Any]], None]
 
 
-def grouped(configs: Iterable[Config], *, at_most: int) -> list[list[Config]]:
-    """Configs that fit into one program together, alike in all but `seed` and the numbers that may differ; `at_most` of
-    them in a group, in the order given."""
+def grouped(configs: Iterable[Config], *, at_most: int, mixed: bool = True) -> list[list[Config]]:
+    """Configs that fit into one program together, alike in all but `seed` and what may differ of a method; `at_most` of
+    them in a group, in the order given. Not `mixed`, kernel and annealing are alike, too: a member of a program has
+    every kernel of it computed."""
     alike: dict[str, list[Config]] = {}
     for config in configs:
-        settings, swept = config.to_dict(), _swept(config)
+        settings, swept = config.to_dict(), [*_swept_numbers(config), *(_swept_words(config) if mixed else [])]
         method = {name: None if name in swept else value for name, value in settings["method"].items()}
         alike.setdefault(json.dumps({**settings, "seed": 0, "method": method}, sort_keys=True), []).append(config)
     return [group[i : i + at_most] for group in alike.values() for i in range(0, len(group), at_most)]
@@ -79,18 +85,21 @@ def train_together(
     """
     first = configs[0]
     if not first.is_toy or len(grouped(configs, at_most=len(configs))) > 1:
-        raise ConfigError("Only toys whose configs differ in seed and numbers of the method can be trained together.")
+        raise ConfigError(
+            "Only toys whose configs differ in seed and in numbers, kernel and annealing of the method can be trained "
+            "together."
+        )
     training = first.training
     members = over_members(len(configs))
-    numbers = jax.device_put(_numbers(configs), members)
+    values = jax.device_put(_values(configs), members)
     keys = jnp.stack([jax.random.key(config.seed) for config in configs])
     initial = jax.vmap(lambda key: update.init_state(first, key), out_axes=_AXES)
     state = jax.jit(initial, out_shardings=_shardings(members))(keys)
-    run_method = _compiled_steps(first, members)
-    run_warmup = _compiled_steps(first, members, warmup=True) if training.warmup_steps else run_method
+    run_method = _compiled_steps(first, _words(configs), members)
+    run_warmup = _compiled_steps(first, _words(configs), members, warmup=True) if training.warmup_steps else run_method
     steps = training.steps if until is None else until
     for step in range(0, steps, training.steps_per_dispatch):
-        state = (run_warmup if step < training.warmup_steps else run_method)(state, numbers)
+        state = (run_warmup if step < training.warmup_steps else run_method)(state, values)
         done = step + training.steps_per_dispatch
         if watch is not None and watch_every and done % watch_every == 0:
             watch(done, {"raw": state.params, "ema": state.ema})
@@ -111,11 +120,14 @@ def over_members(count: int) -> NamedSharding:
     return over_batch(local_mesh(count))
 
 
-def _compiled_steps(config: Config, members: NamedSharding, *, warmup: bool = False) -> Callable:
-    """(states, numbers) -> states after one dispatch."""
+def _compiled_steps(
+    config: Config, words: Mapping[str, tuple[str, ...]], members: NamedSharding, *, warmup: bool = False
+) -> Callable:
+    """(states, values) -> states after one dispatch."""
 
-    def one(state: update.TrainState, numbers: Mapping[str, jax.Array]) -> update.TrainState:
-        method = dataclasses.replace(config.method, **numbers)  # type: ignore[arg-type]
+    def one(state: update.TrainState, values: Mapping[str, jax.Array]) -> update.TrainState:
+        chosen = {name: Choice(words[name], value) if name in words else value for name, value in values.items()}
+        method = dataclasses.replace(config.method, **chosen)  # type: ignore[arg-type]
         own = dataclasses.replace(config, method=method)
         steps = update.make_toy_steps(own.warmup() if warmup else own)
         return steps(state, config.training.steps_per_dispatch)[0]
@@ -132,19 +144,51 @@ def _shardings(members: NamedSharding) -> update.TrainState:
     return update.TrainState._make(everywhere if axis is None else members for axis in _AXES)
 
 
-def _numbers(configs: Sequence[Config]) -> dict[str, jax.Array]:
-    """Each number that may differ, [members]."""
-    return {
-        name: jnp.asarray([getattr(config.method, name) for config in configs], jnp.float32)
-        for name in _swept(configs[0])
+def _values(configs: Sequence[Config]) -> dict[str, jax.Array]:
+    """What may differ, [members]: each number, and for each word that does differ its place in `_words`."""
+    methods = [config.method for config in configs]
+    numbers = {
+        name: jnp.asarray([getattr(method, name) for method in methods], jnp.float32)
+        for name in _swept_numbers(configs[0])
     }
+    if "bandwidth" in numbers:
+        # Where a kernel has none, it is computed for the others' sake and must stay finite.
+        numbers["bandwidth"] = jnp.where(numbers["bandwidth"] > 0, numbers["bandwidth"], 1.0)
+    places = {
+        name: jnp.asarray([words.index(getattr(method, name)) for method in methods])
+        for name, words in _words(configs).items()
+    }
+    return numbers | places
 
 
-def _swept(config: Config) -> list[str]:
-    """The numbers of its method that may differ. A kernel without a bandwidth is another kernel."""
+def _words(configs: Sequence[Config]) -> dict[str, tuple[str, ...]]:
+    """The words that differ, and what they are among these configs."""
+    found = {
+        name: tuple(dict.fromkeys(getattr(config.method, name) for config in configs))
+        for name in _swept_words(configs[0])
+    }
+    return {name: words for name, words in found.items() if len(words) > 1}
+
+
+def _swept_numbers(config: Config) -> list[str]:
+    """The numbers of its method that may differ."""
+    return [name for name in SWEPT if hasattr(config.method, name)] + ["bandwidth"] * _kernel_may_differ(config)
+
+
+def _swept_words(config: Config) -> list[str]:
+    """The words of its method that may differ."""
+    annealed = isinstance(config.method, AsIntroVae)
+    return ["kl_schedule"] * annealed + ["kernel"] * _kernel_may_differ(config)
+
+
+def _kernel_may_differ(config: Config) -> bool:
+    """Without a bandwidth `product` is another kernel, and `means` may have several."""
     method = config.method
-    has_bandwidth = getattr(method, "kernel", "") == "product" and getattr(method, "bandwidth", 0.0) > 0
-    return [name for name in SWEPT if hasattr(method, name)] + ["bandwidth"] * has_bandwidth
+    return (
+        isinstance(method, AsIntroVae)
+        and method.kernel in KERNELS
+        and (method.kernel != "product" or method.bandwidth > 0)
+    )
 
 
 def _member(tree: Any, index: int) -> Any:

@@ -26,8 +26,23 @@ def members(words: str, *changes: dict) -> list:
     ("words", "changes"),
     [
         ("asintrovae,released,tiny", [{}, dict(method__b_kl=0.7, method__w_enc=0.1, method__kl_rate=2.0)]),
-        ("asintrovae,paper,tiny", [dict(method__kl_schedule="constant", method__kl_rate=r) for r in (0.3, 0.9)]),
-        ("asintrovae,recommended,tiny", [{}, dict(method__b_kl=0.7, method__slope_weight=0.01, method__bandwidth=0.3)]),
+        (
+            "asintrovae,paper,tiny",
+            [
+                {},
+                dict(method__kernel="prior", method__kl_schedule="tanh"),
+                dict(method__kernel="product", method__bandwidth=0.3, method__kl_schedule="none", method__kl_rate=0.0),
+                dict(method__kernel="constant", method__kl_schedule="constant", method__kl_rate=0.3),
+            ],
+        ),
+        (
+            "asintrovae,recommended,tiny",
+            [
+                {},
+                dict(method__b_kl=0.7, method__slope_weight=0.01, method__bandwidth=0.3),
+                dict(method__kernel="prior", method__bandwidth=0.0, method__kl_schedule="linear", method__kl_rate=5.0),
+            ],
+        ),
         ("introvae,tiny", [{}, dict(method__margin=1.0)]),
         ("wgan_gp,tiny", [{}, {}]),
     ],
@@ -71,16 +86,22 @@ def test_watch_sees_all_members_as_they_go():
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], seen[-1][1]["ema"]), run.ema, rtol=1e-7)
 
 
-def test_configs_are_grouped_by_all_that_is_no_number_of_the_method():
-    a, b = members("released,tiny", dict(), dict(method__b_kl=0.9))
+def test_configs_are_grouped_by_all_that_is_no_number_kernel_or_annealing_of_the_method():
+    a, b, kernel, annealing = members(
+        "released,tiny",
+        dict(), dict(method__b_kl=0.9), dict(method__kernel="prior"), dict(method__kl_schedule="linear"),
+    )  # fmt: skip
     other_seed = dataclasses.replace(a, seed=5)
-    [word] = members("released,tiny", dict(method__kernel="prior"))
+    [word] = members("released,tiny", dict(method__statistic="U"))
     [width] = members("released,tiny", dict(model__widths=(8,)))
     without, narrow, wide = members(
         "released,tiny", *(dict(method__kernel="product", method__bandwidth=h2) for h2 in (0.0, 0.1, 1.0))
     )
-    assert sweep.grouped([without, narrow, wide], at_most=9) == [[without], [narrow, wide]]
-    assert sweep.grouped([a, word, b, width, other_seed], at_most=9) == [[a, b, other_seed], [word], [width]]
+    [means] = members("released,tiny", dict(method__kernel="means", method__bandwidth=1.0))
+    assert sweep.grouped([without, narrow, means, wide, a], at_most=9) == [[without], [narrow, wide, a], [means]]
+    together = [a, kernel, b, annealing, other_seed]
+    assert sweep.grouped([a, kernel, word, b, annealing, width, other_seed], at_most=9) == [together, [word], [width]]
+    assert sweep.grouped([a, kernel, b, annealing], at_most=9, mixed=False) == [[a, b], [kernel], [annealing]]
     assert sweep.grouped([a, b, other_seed], at_most=2) == [[a, b], [other_seed]]
 
 
@@ -90,8 +111,8 @@ def test_every_swept_number_is_one_of_a_method():
 
 
 def test_what_does_not_fit_together_is_refused():
-    message = "Only toys whose configs differ in seed and numbers"
+    message = "Only toys whose configs differ in seed and in numbers, kernel and annealing"
     with pytest.raises(ConfigError, match=message):
-        sweep.train_together(members("released,tiny", dict(), dict(method__kernel="prior")))
+        sweep.train_together(members("released,tiny", dict(), dict(method__statistic="U")))
     with pytest.raises(ConfigError, match=message):
         sweep.train_together([digits()])

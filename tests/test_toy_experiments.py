@@ -60,6 +60,14 @@ def test_seeds_and_betas_share_programs(table, trained):
     assert trained[1:] == [[5, 6, 5], [6]]
 
 
+@pytest.mark.parametrize(("options", "mixed"), [((), False), (("--together", 8), True)])
+def test_kernels_share_a_program_on_a_cpu_only_where_they_are_told_to(options, mixed, table, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep, "grouped", lambda configs, *, at_most, mixed: asked.append(mixed) or [])
+    table("--betas", "c1", "--toys", "--variants", "asintrovae,paper", "--seeds", 3, *options, name="ablations")
+    assert asked == [mixed]
+
+
 @pytest.mark.parametrize("variant", ["asintrovae,released", "asintrovae,recommended"])
 def test_combinations_of_weights_fit_into_one_program(variant):
     cells = table1.table_cells(("c1", "c2", "c3"), (), [variant], range(20))

@@ -224,7 +224,7 @@ def _train_missing(
     for cell in cells:
         if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, results) is None):
             missing.setdefault(cell.config(budget), []).append(cell)
-    programs = sweep.grouped(missing, at_most=together or _together())
+    programs = sweep.grouped(missing, at_most=together or _together(), mixed=bool(together) or not _on_cpu())
     for number, configs in enumerate(programs, 1):
         described = "; ".join(describe(cell) for config in configs for cell in missing[config])
         _log.info("program %d of %d: %s", number, len(programs), described)
@@ -305,7 +305,12 @@ def _samples_name(settings: dict[str, Any]) -> str:
 
 
 def _together() -> int:
-    return _TOGETHER_ON_CPU * jax.local_device_count() if jax.default_backend() == "cpu" else _TOGETHER_AT_MOST
+    return _TOGETHER_ON_CPU * jax.local_device_count() if _on_cpu() else _TOGETHER_AT_MOST
+
+
+def _on_cpu() -> bool:
+    """Where programs of several kernels take longer than one after the other."""
+    return jax.default_backend() == "cpu"
 
 
 def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarray]]:
