@@ -16,7 +16,7 @@ RESULTS = ROOT / "docs" / "results"
 
 PAGES = [
     "table1.md", "ablations.md", "paper-budget/ablations.md", "batch-64/table1.md", "batch-64/ablations.md",
-    "batch-512/table1.md",
+    "batch-512/table1.md", "steps-40000/table1.md", "steps-80000/table1.md",
 ]  # fmt: skip
 
 
@@ -43,8 +43,9 @@ def test_all_panels_of_a_stored_picture_have_their_points(toy):
         assert read_samples(cell, Budget(20_000, 128), records) is not None, cell
 
 
-def test_stored_samples_are_those_of_stored_runs():
-    records = Results(RESULTS / "toys.jsonl")
+@pytest.mark.parametrize("folder", [".", "steps-40000", "steps-80000"])
+def test_stored_samples_are_those_of_stored_runs(folder):
+    records = Results(RESULTS / folder / "toys.jsonl")
     names = {record["samples"] for record in records._by_settings.values()}
     for path in records.samples.iterdir():
         assert path.name in names
