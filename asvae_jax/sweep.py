@@ -24,11 +24,8 @@ SWEPT = (
     "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "alpha", "late_alpha_factor",
     "late_w_enc_factor", "w_exp", "slope_weight",
 )  # fmt: skip
-"""Numbers of a method that may differ within one program, beside the bandwidth."""
-
-KERNELS = ("per_dim", "prior", "constant", "product")
-"""Those that may differ within one program, as the annealing may; `product` only with a bandwidth. Other words, shapes
-and other sections may not."""
+"""Numbers of a method that may differ within one program, beside the bandwidth. Of its words the kernel and the
+annealing may; other words, shapes and all other sections may not."""
 
 # All members are at one step: a branch that depends on it alone is taken or left, not computed and thrown away.
 _AXES = update.TrainState(step=None, params=0, opt_state=0, ema=0, key=0)  # type: ignore[arg-type]
@@ -91,12 +88,13 @@ def train_together(
         )
     training = first.training
     members = over_members(len(configs))
-    values = jax.device_put(_values(configs), members)
+    words = _words(configs)
+    values = jax.device_put(_values(configs, words), members)
     keys = jnp.stack([jax.random.key(config.seed) for config in configs])
     initial = jax.vmap(lambda key: update.init_state(first, key), out_axes=_AXES)
     state = jax.jit(initial, out_shardings=_shardings(members))(keys)
-    run_method = _compiled_steps(first, _words(configs), members)
-    run_warmup = _compiled_steps(first, _words(configs), members, warmup=True) if training.warmup_steps else run_method
+    run_method = _compiled_steps(first, words, members)
+    run_warmup = _compiled_steps(first, words, members, warmup=True) if training.warmup_steps else run_method
     steps = training.steps if until is None else until
     for step in range(0, steps, training.steps_per_dispatch):
         state = (run_warmup if step < training.warmup_steps else run_method)(state, values)
@@ -144,8 +142,8 @@ def _shardings(members: NamedSharding) -> update.TrainState:
     return update.TrainState._make(everywhere if axis is None else members for axis in _AXES)
 
 
-def _values(configs: Sequence[Config]) -> dict[str, jax.Array]:
-    """What may differ, [members]: each number, and for each word that does differ its place in `_words`."""
+def _values(configs: Sequence[Config], words: Mapping[str, tuple[str, ...]]) -> dict[str, jax.Array]:
+    """What may differ, [members]: each number, and for each of the `words` that do differ its place among them."""
     methods = [config.method for config in configs]
     numbers = {
         name: jnp.asarray([getattr(method, name) for method in methods], jnp.float32)
@@ -155,8 +153,7 @@ def _values(configs: Sequence[Config]) -> dict[str, jax.Array]:
         # Where a kernel has none, it is computed for the others' sake and must stay finite.
         numbers["bandwidth"] = jnp.where(numbers["bandwidth"] > 0, numbers["bandwidth"], 1.0)
     places = {
-        name: jnp.asarray([words.index(getattr(method, name)) for method in methods])
-        for name, words in _words(configs).items()
+        name: jnp.asarray([among.index(getattr(method, name)) for method in methods]) for name, among in words.items()
     }
     return numbers | places
 
@@ -184,11 +181,9 @@ def _swept_words(config: Config) -> list[str]:
 def _kernel_may_differ(config: Config) -> bool:
     """Without a bandwidth `product` is another kernel, and `means` may have several."""
     method = config.method
-    return (
-        isinstance(method, AsIntroVae)
-        and method.kernel in KERNELS
-        and (method.kernel != "product" or method.bandwidth > 0)
-    )
+    if not isinstance(method, AsIntroVae) or method.kernel == "means":
+        return False
+    return method.kernel != "product" or method.bandwidth > 0
 
 
 def _member(tree: Any, index: int) -> Any:

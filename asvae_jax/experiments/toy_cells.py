@@ -224,7 +224,8 @@ def _train_missing(
     for cell in cells:
         if results.find(cell, budget) is None or (with_samples and read_samples(cell, budget, results) is None):
             missing.setdefault(cell.config(budget), []).append(cell)
-    programs = sweep.grouped(missing, at_most=together or _together(), mixed=bool(together) or not _on_cpu())
+    at_most, mixed = (together, True) if together else _what_pays()
+    programs = sweep.grouped(missing, at_most=at_most, mixed=mixed)
     for number, configs in enumerate(programs, 1):
         described = "; ".join(describe(cell) for config in configs for cell in missing[config])
         _log.info("program %d of %d: %s", number, len(programs), described)
@@ -304,13 +305,12 @@ def _samples_name(settings: dict[str, Any]) -> str:
     return f"{settings['data']['name']}-{settings['method']['name']}-s{settings['seed']}-{digest}.npy"
 
 
-def _together() -> int:
-    return _TOGETHER_ON_CPU * jax.local_device_count() if _on_cpu() else _TOGETHER_AT_MOST
-
-
-def _on_cpu() -> bool:
-    """Where programs of several kernels take longer than one after the other."""
-    return jax.default_backend() == "cpu"
+def _what_pays() -> tuple[int, bool]:
+    """How many runs a program should hold on these devices, and whether of several kernels: on a CPU such a one takes
+    longer than one of each."""
+    if jax.default_backend() == "cpu":
+        return _TOGETHER_ON_CPU * jax.local_device_count(), False
+    return _TOGETHER_AT_MOST, True
 
 
 def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarray]]:
