@@ -14,8 +14,9 @@ from training_runs import toy
 from asvae_jax.config import resolve
 from asvae_jax.errors import DataError
 from asvae_jax.evaluation import evaluate, toy_figures
-from asvae_jax.experiments import toy_cells
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples, train_missing
+from asvae_jax.experiments import toy_cells, toy_training
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, key, read_samples
+from asvae_jax.experiments.toy_training import train_missing
 from asvae_jax.presets.toy import TABLE1_BETAS, toy_config
 from asvae_jax.train import train
 
@@ -117,7 +118,7 @@ def test_a_second_command_waits_for_the_first_and_trains_nothing_again(table, tr
         yield
 
     # What the other process has written when it ends.
-    monkeypatch.setattr(toy_cells, "held", ended)
+    monkeypatch.setattr(toy_training, "held", ended)
     table(*options)
     assert trained == [[0]] and file.read_text() == record
 

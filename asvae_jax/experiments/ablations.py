@@ -7,7 +7,8 @@ from typing import Any
 
 from asvae_jax.experiments.report import markdown, write_json, write_section
 from asvae_jax.experiments.table1 import Row, about, all_modes, places, rows, spread, values
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, write_trained
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results
+from asvae_jax.experiments.toy_training import write_trained
 from asvae_jax.presets.toy import TOY_MILESTONES
 from asvae_jax.run import Weights
 from asvae_jax.settings import TOYS_WITH_MODES

@@ -20,7 +20,8 @@ from asvae_jax.data import toys
 from asvae_jax.distance import as_distance
 from asvae_jax.errors import ConfigError
 from asvae_jax.experiments.report import write_json, write_picture
-from asvae_jax.experiments.toy_cells import Budget, Cell, identity, origin
+from asvae_jax.experiments.toy_cells import Budget, Cell, identity
+from asvae_jax.experiments.toy_training import origin
 from asvae_jax.figures import Course, courses_sheet
 from asvae_jax.files import reading
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, sample, squash

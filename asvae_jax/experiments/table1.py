@@ -12,7 +12,8 @@ import numpy as np
 from asvae_jax.data.toys import draw, mode_centres
 from asvae_jax.evaluation import toy_figures
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section
-from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, write_trained
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results
+from asvae_jax.experiments.toy_training import write_trained
 from asvae_jax.metrics import intervals
 from asvae_jax.run import Weights
 

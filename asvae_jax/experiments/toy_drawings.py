@@ -17,8 +17,8 @@ from asvae_jax.experiments.toy_cells import (
     Results,
     check_any_stored,
     read_samples,
-    train_missing,
 )
+from asvae_jax.experiments.toy_training import train_missing
 from asvae_jax.figures import Course, Panel, courses_sheet, points_grid
 from asvae_jax.settings import TOY_LIMITS, Config
 
