@@ -260,7 +260,8 @@ def toy_figures(config: Config, points: np.ndarray) -> Figures:
     """The 2-D measures of generated points, without `gn_elbo`, which is the model's and not theirs."""
     name = config.data.name
     real = preview_examples(config)
-    return density2d.evaluate(real, points, limit=TOY_LIMITS[name], bins=_BINS, modes=toys.mode_centres(name))
+    modes = toys.MIXTURES[name].centres if name in toys.MIXTURES else None
+    return density2d.evaluate(real, points, limit=TOY_LIMITS[name], bins=_BINS, modes=modes)
 
 
 def _measure_toy(run: Run, weights: Weights) -> tuple[Figures, dict[str, Interval]]:

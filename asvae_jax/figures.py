@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 _INK, _PAPER, _GAP = (40, 40, 40), (255, 255, 255), 3
 _SHEET_WIDTH = 3072
+# So few points are drawn larger, as they would be too pale.
+_FEW_POINTS = 2_000
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -103,7 +105,8 @@ def points_grid(rows: Mapping[str, Mapping[str, Panel]], limits: Mapping[str, fl
             if points is None:
                 axes.text(0, 0, "no points", ha="center", va="center", fontsize=9, color="#888888")
                 continue
-            axes.scatter(points[:, 0], points[:, 1], s=1.5, alpha=0.35, linewidths=0, color="#1f4e79", rasterized=True)
+            size = 1.5 if len(points) > _FEW_POINTS else 4.0
+            axes.scatter(points[:, 0], points[:, 1], s=size, alpha=0.35, linewidths=0, color="#1f4e79", rasterized=True)
             outside = np.mean(np.any(np.abs(points) > limit, axis=1))
             notes = [panel.note] if panel.note else []
             if outside >= 0.0005:

@@ -11,7 +11,7 @@ from asvae_jax.metrics import density2d
 from asvae_jax.settings import TOY_LIMITS
 
 N = 5_000
-RING = toys.mode_centres("8gaussians")
+RING = toys.MIXTURES["8gaussians"].centres
 
 
 def points_of(name, seed, n=N):
@@ -189,7 +189,7 @@ def test_gn_elbo_by_hand():
 )
 def test_mixtures_have_equal_round_modes(name, modes, spread, radius):
     n = 20_000
-    centres, points = toys.mode_centres(name), points_of(name, 0, n)
+    centres, points = toys.MIXTURES[name].centres, points_of(name, 0, n)
     assert centres.shape == (modes, 2)
     distances = np.linalg.norm(points[:, None] - centres[None], axis=-1)
     nearest = distances.argmin(axis=1)
@@ -204,7 +204,7 @@ def test_mixtures_have_equal_round_modes(name, modes, spread, radius):
 
 
 def test_25_gaussians_stand_on_a_grid():
-    centres = toys.mode_centres("25gaussians")
+    centres = toys.MIXTURES["25gaussians"].centres
     for axis in (0, 1):
         np.testing.assert_allclose(
             np.unique(centres[:, axis].round(9)), np.array([-4, -2, 0, 2, 4]) / 2.828 * 2, rtol=1e-8

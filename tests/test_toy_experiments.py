@@ -6,12 +6,15 @@ import json
 import numpy as np
 import pytest
 from command_line import command, refusal, terminal  # noqa: F401
+from PIL import Image
 from toy_cells import BUDGET, draw, stops_after, tiny, width_of  # noqa: F401
 from training_runs import ended, started, wait_until
 
 from asvae_jax import sweep
+from asvae_jax.data.toys import MIXTURES
 from asvae_jax.errors import EXIT_PREEMPTED, EXIT_STORAGE
-from asvae_jax.experiments import ablations, table1
+from asvae_jax.examples import preview_examples
+from asvae_jax.experiments import ablations, table1, toy_drawings
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell
 from asvae_jax.figures import Panel, points_grid
 
@@ -264,6 +267,28 @@ def test_samples_are_drawn_again_where_their_points_are_gone(capsys, tmp_path, t
     # A picture changes no figure of a table.
     assert (tmp_path / "toys.jsonl").read_bytes() == records
     assert all(width_of(tmp_path / name) > 500 for name in names)
+
+
+def test_modes_are_drawn_from_near_of_methods_that_have_them_all(capsys, tmp_path):
+    options = ("--betas", "c1", "--toys", "--variants", "vae", "wgan_gp", "--seeds", 0)
+    names = [str(tmp_path / name) for name in ("figure3.png", "figure3-modes.png", "figure3-curves.png")]
+    assert draw(capsys, tmp_path, "3", *options) == [names[0], names[2]]
+    [points] = (tmp_path / "samples").glob("8gaussians-vae-s0-*.npy")
+    real = preview_examples(Cell("8gaussians", "c1", "vae", (), 0).config(BUDGET))
+    np.save(points, real.astype(np.float16))
+    assert draw(capsys, tmp_path, "3", *options, "--stored") == names
+    with Image.open(names[1]) as opened:
+        columns, rows = opened.width // 340, opened.height // 340
+    assert (columns, rows) == (8, 2)
+
+
+def test_a_panel_holds_one_mode_in_its_widths():
+    centre, width = MIXTURES["8gaussians"].centres[3], MIXTURES["8gaussians"].width
+    others = np.delete(MIXTURES["8gaussians"].centres, 3, axis=0)
+    points = np.concatenate([centre + width * np.array([[1.0, -2.0], [0.0, 4.9], [5.1, 0.0]]), others])
+    panel = toy_drawings._from_near(points, centre, width)
+    np.testing.assert_allclose(panel.points, [[1.0, -2.0], [0.0, 4.9]], atol=1e-9)
+    assert panel.note == "20.0%"
 
 
 def test_points_stand_below_the_names_of_their_columns():

@@ -3,6 +3,7 @@ Gaussians."""
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +14,41 @@ import numpy as np
 _DATA_STREAM = 0x2D70
 
 
-def mode_centres(name: str) -> np.ndarray | None:
-    """Centres [modes, 2] of the Gaussian mixtures; None for the other toys."""
-    if name == "8gaussians":
-        angles = np.arange(8) * (2 * np.pi / 8)
-        return 2 / 1.414 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    if name == "25gaussians":
-        axis = np.arange(-4, 5, 2) * (2 / 2.828)
-        return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    return None
+class Mixture(NamedTuple):
+    """A mixture of Gaussians of equal shares.
+
+    Fields:
+      centres: [modes, 2].
+      width: the standard deviation of every mode, along both axes.
+    """
+
+    centres: np.ndarray
+    width: float
 
 
-def _mixture(name: str, spread: float) -> Callable[[jax.Array, int], jax.Array]:
+def _ring_of_8() -> np.ndarray:
+    angles = np.arange(8) * (2 * np.pi / 8)
+    return 2 / 1.414 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _grid_of_25() -> np.ndarray:
+    axis = np.arange(-4, 5, 2) * (2 / 2.828)
+    return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+MIXTURES = {
+    "8gaussians": Mixture(_ring_of_8(), 0.02 / 1.414),
+    "25gaussians": Mixture(_grid_of_25(), 0.05 * 2 / 2.828),
+}
+"""The toys whose modes can be counted."""
+
+
+def _from_mixture(mixture: Mixture) -> Callable[[jax.Array, int], jax.Array]:
     def draw(key: jax.Array, n: int) -> jax.Array:
         which, noise = jax.random.split(key)
-        centres = jnp.asarray(mode_centres(name), jnp.float32)
-        return centres[jax.random.randint(which, (n,), 0, len(centres))] + spread * jax.random.normal(noise, (n, 2))
+        centres = jnp.asarray(mixture.centres, jnp.float32)
+        of_modes = centres[jax.random.randint(which, (n,), 0, len(centres))]
+        return of_modes + mixture.width * jax.random.normal(noise, (n, 2))
 
     return draw
 
@@ -58,11 +78,11 @@ def _rings(key: jax.Array, n: int) -> jax.Array:
 
 
 TOYS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
-    "8gaussians": _mixture("8gaussians", 0.02 / 1.414),
+    "8gaussians": _from_mixture(MIXTURES["8gaussians"]),
     "2spirals": _two_spirals,
     "checkerboard": _checkerboard,
     "rings": _rings,
-    "25gaussians": _mixture("25gaussians", 0.05 * 2 / 2.828),
+    "25gaussians": _from_mixture(MIXTURES["25gaussians"]),
 }
 
 

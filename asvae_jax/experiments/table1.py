@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asvae_jax.data.toys import draw, mode_centres
+from asvae_jax.data.toys import MIXTURES, draw
 from asvae_jax.evaluation import toy_figures
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results
@@ -237,9 +237,10 @@ def _run(record: Mapping[str, Any]) -> str:
 
 
 def all_modes(row: Row, weights: Weights) -> str:
-    centres = mode_centres(row.first.toy)
     hit = row.values("modes_hit", weights)
-    return f"{sum(modes == len(centres) for modes in hit)} of {len(hit)}" if centres is not None and hit else "-"
+    if row.first.toy not in MIXTURES or not hit:
+        return "-"
+    return f"{sum(modes == len(MIXTURES[row.first.toy].centres) for modes in hit)} of {len(hit)}"
 
 
 def _seeds(row: Row) -> str:

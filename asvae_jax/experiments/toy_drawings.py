@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asvae_jax.data.toys import MIXTURES
 from asvae_jax.evaluation import toy_figures
 from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.report import write_picture
@@ -25,12 +26,15 @@ from asvae_jax.settings import TOY_LIMITS, Config
 _REAL = "data"
 # The measures look farther out than the 25 modes need to be seen well.
 _DRAWN = {**TOY_LIMITS, "25gaussians": 5.0}
+# How much of a mode's surroundings is drawn, in its widths to each side of its centre.
+_WIDTHS_DRAWN = 5.0
 
 
 def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | None, train: bool) -> list[Path]:
     """Trains what is missing, if `train`, and writes figure3.png, the samples of the first seed's 8 Gaussians,
-    figure3-TOY.png, those of each other toy, and figure3-curves.png, the course of all seeds, as far as `cells` have
-    them. A picture of which no samples are stored is left as it is.
+    figure3-modes.png, each mode of these from near where a method has them all, figure3-TOY.png, the samples of each
+    other toy, and figure3-curves.png, the course of all seeds, as far as `cells` have them. A picture of which no
+    samples are stored is left as it is.
 
     Returns:
       The files written.
@@ -56,6 +60,9 @@ def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | No
         path = out / f"{name}.png"
         write_picture(path, _samples_grid(points, budget))
         written.append(path)
+        if name == "figure3" and (whole := _with_all_modes(points, budget)):
+            write_picture(out / "figure3-modes.png", _modes_grid(whole, budget))
+            written.append(out / "figure3-modes.png")
     found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS and row.records]
     if found:
         write_picture(out / "figure3-curves.png", _curves(found))
@@ -75,6 +82,39 @@ def _samples_grid(points_of: Mapping[Cell, np.ndarray | None], budget: Budget):
         row[_two_lines(cell.variant)] = Panel(points, "" if points is None else _measured(points, config))
     title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
     return points_grid(panels, limits, f"{title}, seed {next(iter(points_of)).seed}")
+
+
+def _with_all_modes(points_of: Mapping[Cell, np.ndarray | None], budget: Budget) -> dict[Cell, np.ndarray]:
+    """Those cells of 8 Gaussians whose points hit all modes."""
+
+    def hits_all(cell: Cell, points: np.ndarray) -> bool:
+        return toy_figures(cell.config(budget), points)["modes_hit"] == len(MIXTURES[cell.toy].centres)
+
+    return {cell: points for cell, points in points_of.items() if points is not None and hits_all(cell, points)}
+
+
+def _modes_grid(points_of: Mapping[Cell, np.ndarray], budget: Budget):
+    """A row for the data and for each cell of 8 Gaussians, a column for each mode."""
+    first = next(iter(points_of))
+    rows = {_REAL: preview_examples(first.config(budget))}
+    rows |= {f"{_two_lines(cell.variant)}\n{cell.betas.upper()}": points for cell, points in points_of.items()}
+    mixture = MIXTURES[first.toy]
+    panels = {
+        label: {f"mode {i}": _from_near(points, centre, mixture.width) for i, centre in enumerate(mixture.centres, 1)}
+        for label, points in rows.items()
+    }
+    title = (
+        f"the modes of 8 Gaussians from near, in widths of a mode, and the share of all samples: averaged weights, "
+        f"{budget.steps:,} steps of {budget.batch_size} points, seed {first.seed}"
+    )
+    return points_grid(panels, dict.fromkeys(panels, _WIDTHS_DRAWN), title)
+
+
+def _from_near(points: np.ndarray, centre: np.ndarray, width: float) -> Panel:
+    """What of the points lies about one mode, in the mode's widths from its centre."""
+    offsets = (points - centre) / width
+    near = np.all(np.abs(offsets) <= _WIDTHS_DRAWN, axis=1)
+    return Panel(offsets[near], f"{np.mean(near):.1%}")
 
 
 def _measured(points: np.ndarray, config: Config) -> str:
