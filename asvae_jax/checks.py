@@ -20,6 +20,7 @@ from asvae_jax.settings import (
     FolderData,
     ImageData,
     ImageEvaluation,
+    IntroVae,
     MlpModel,
     Optimizer,
     SIntroVae,
@@ -66,6 +67,7 @@ def _check_signs(config: Config) -> None:
         "training.warmup_steps": training.warmup_steps, "checkpoint.keep_every_steps": checkpoint.keep_every_steps,
         "ema.ramp_up": ema.ramp_up, "optimizer.clip_norm": optimizer.clip_norm, "seed": config.seed,
         "evaluation.every_steps": evaluation.every_steps,
+        "training.max_negative_intervals": training.max_negative_intervals,
         **{f"method.{k}": v for k, v in dataclasses.asdict(method).items() if isinstance(v, int | float)},
     }  # fmt: skip
     for path, value in not_negative.items():
@@ -139,6 +141,10 @@ def _check_steps(config: Config) -> None:
 
 def _check_method(config: Config) -> None:
     method = config.method
+    _require(
+        not config.training.max_negative_intervals or isinstance(method, IntroVae | SIntroVae | AsIntroVae),
+        f"{method.name} measures no KL of fake images: set training.max_negative_intervals=0.",
+    )
     if isinstance(method, WganGp):
         _require(config.training.warmup_steps == 0, "wgan_gp has no VAE warm-up: set training.warmup_steps=0.")
         _require(method.critic_steps > 0, "method.critic_steps must be positive.")

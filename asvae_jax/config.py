@@ -79,7 +79,8 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
     without = dict(final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0)
     optimizer = {**without, **settings["optimizer"]}
-    return {**settings, "method": method, "optimizer": optimizer}
+    training = {"max_negative_intervals": 0, **settings["training"]}
+    return {**settings, "method": method, "optimizer": optimizer, "training": training}
 
 
 def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

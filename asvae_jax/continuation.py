@@ -9,6 +9,7 @@ from asvae_jax.settings import AsIntroVae, Config
 _MAY_CHANGE = (
     "training.log_every_steps",
     "training.max_skipped_steps",
+    "training.max_negative_intervals",
     "checkpoint",
     "data.data_dir",
     "data.read_threads",

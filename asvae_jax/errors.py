@@ -5,6 +5,7 @@ EXIT_BAD_REQUEST = 2
 EXIT_NOT_FINITE = 3
 EXIT_STORAGE = 4
 EXIT_BUSY = 5
+EXIT_GAME_LOST = 6
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again to go on
 
 
@@ -30,6 +31,12 @@ class NotFiniteError(RunError):
     """Training has met non-finite figures too often, or weights that are to be saved or calibrated are not finite."""
 
     exit_code = EXIT_NOT_FINITE
+
+
+class GameLostError(RunError):
+    """The KL of fake images has been below that of real ones for longer than the settings allow."""
+
+    exit_code = EXIT_GAME_LOST
 
 
 class BusyError(RunError):

@@ -9,7 +9,7 @@ import numpy as np
 from clu import profiler
 
 from asvae_jax import health
-from asvae_jax.errors import NotFiniteError
+from asvae_jax.errors import GameLostError, NotFiniteError
 from asvae_jax.settings import Config
 from asvae_jax.update import Metrics
 from asvae_jax.writers import Writers
@@ -29,7 +29,7 @@ class Progress:
     def __init__(self, config: Config, first_step: int):
         self._config, self._since = config, time.perf_counter()
         self._pending: list[Metrics] = []
-        self._last_step, self._skipped_in_a_row = first_step, 0
+        self._last_step, self._skipped_in_a_row, self._negative_in_a_row = first_step, 0, 0
         self._warned: set[str] = set()
 
     def add(self, metrics: Metrics) -> None:
@@ -43,6 +43,7 @@ class Progress:
 
         Raises:
           NotFiniteError: after too many refused steps in a row.
+          GameLostError: after too many intervals in a row over which KL tells fake images for real.
         """
         series, self._pending = _series(self._pending), []
         seconds = time.perf_counter() - self._since
@@ -62,7 +63,8 @@ class Progress:
         for name in warnings.keys() - self._warned:
             _log.warning("%s", warnings[name])
         self._warned = set(warnings)
-        self._judge(step, series, skipped)
+        self._judge_steps(step, series, skipped)
+        self._judge_game(step, warnings.get("kl_fake_minus_real"))
         self._since = time.perf_counter()
 
     def _print(self, step: int, means: dict[str, float], images_per_second: float) -> None:
@@ -80,7 +82,7 @@ class Progress:
             figures,
         )
 
-    def _judge(self, step: int, series: dict[str, np.ndarray], skipped: np.ndarray) -> None:
+    def _judge_steps(self, step: int, series: dict[str, np.ndarray], skipped: np.ndarray) -> None:
         for refused in skipped:
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if refused else 0
             if self._skipped_in_a_row >= self._config.training.max_skipped_steps:
@@ -91,6 +93,16 @@ class Progress:
                     "and checkpoints are intact. Lower optimizer.learning_rate or set optimizer.clip_norm, "
                     "and train in a new --workdir."
                 )
+
+    def _judge_game(self, step: int, negative: str | None) -> None:
+        """`negative` is what is to be said of an interval over which KL of fake images was below that of real ones."""
+        self._negative_in_a_row = self._negative_in_a_row + 1 if negative else 0
+        allowed = self._config.training.max_negative_intervals
+        if negative and self._negative_in_a_row == allowed:
+            raise GameLostError(
+                f"{negative} It was so over {allowed} logging intervals in a row, up to step {step:,}. Checkpoints are "
+                "intact: train in a new --workdir, or go on all the same with training.max_negative_intervals=0."
+            )
 
 
 def _series(dispatches: list[Metrics]) -> dict[str, np.ndarray]:

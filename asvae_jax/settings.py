@@ -213,13 +213,18 @@ class Ema:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """All counts are steps in total, warm-up included. One compiled call runs `steps_per_dispatch` of them."""
+    """All counts are steps in total, warm-up included. One compiled call runs `steps_per_dispatch` of them.
+
+    Training gives up after `max_skipped_steps` refused ones in a row, and after `max_negative_intervals` intervals of
+    `log_every_steps` in a row over which the KL of fake images is below that of real ones (0: never).
+    """
 
     steps: int
     warmup_steps: int
     steps_per_dispatch: int
     log_every_steps: int
     max_skipped_steps: int
+    max_negative_intervals: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False, stop: distrib
       The finished run.
 
     Raises:
-      ConfigError, DataError, CheckpointError, NotFiniteError, StorageError: see `errors`; what was saved stays.
+      ConfigError, DataError, CheckpointError, NotFiniteError, GameLostError, StorageError: see `errors`; what was saved
+        stays.
       Preempted: after SIGTERM or SIGINT, once the state is saved.
     """
     # Devices, data, networks.

@@ -180,6 +180,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),
         ("optimizer", "encoder_rise"),
+        ("training", "max_negative_intervals"),
     ]:
         del stored[section][key]
     assert of_this_version(stored) == config.to_dict()

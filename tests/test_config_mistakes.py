@@ -96,6 +96,7 @@ from asvae_jax.settings import IMAGE_SETS
             dict(training__warmup_steps=30_000),
             r"training\.warmup_steps=30000 leaves nothing of training\.steps=30000",
         ),
+        ("vae", dict(training__max_negative_intervals=5), r"vae measures no KL of fake images: set training\.max_neg"),
         ("wgan_gp", dict(training__warmup_steps=500), r"wgan_gp has no VAE warm-up: set training\.warmup_steps=0"),
         (
             "vae",

@@ -142,7 +142,7 @@ def test_kubernetes_job_has_as_many_pods_and_devices_as_it_says():
     assert service["spec"]["selector"] == {"job-name": name} and service["spec"]["clusterIP"] == "None"
     rules = spec["podFailurePolicy"]["rules"]
     codes = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule}
-    assert codes == {"FailJob": [2, 3], "Ignore": [75]}
+    assert codes == {"FailJob": [2, 3, 6], "Ignore": [75]}
     known = run(["-m", "asvae_jax.main", "--help"]).stdout
     for flag in flags.keys() - {"config", "workdir"}:
         assert f"--{flag}:" in known or f"--[no]{flag}:" in known, flag

@@ -17,7 +17,7 @@ from twelve_steps import CONFIG, STEPS, steps_of, stored
 
 from asvae_jax.distributed import StopRequest, make_mesh
 from asvae_jax.dry_run import dry_run
-from asvae_jax.errors import ConfigError, Preempted
+from asvae_jax.errors import ConfigError, GameLostError, Preempted
 from asvae_jax.evaluation import write_evaluation
 from asvae_jax.progress import Progress
 from asvae_jax.settings import Config
@@ -25,6 +25,7 @@ from asvae_jax.start import fresh_state
 from asvae_jax.terminal import exit_code_of
 from asvae_jax.train import _sheets_every, train
 from asvae_jax.training_data import TrainingData
+from asvae_jax.writers import Writers
 
 METHODS = ("vae", "introvae", "sintrovae", "asintrovae", "wgan_gp")
 
@@ -61,6 +62,32 @@ def test_refused_steps_are_logged_and_warned_of(tmp_path, package_log):
     assert refused == [0.9, 1.0]
     assert any("90.0% of the steps were refused" in record.message for record in package_log.records)
     assert all(math.isfinite(value) for name, value in records(tmp_path)[0].items() if name != "step")
+
+
+def test_a_game_that_stays_lost_exits_with_6_and_may_be_gone_on_with(tmp_path, capsys):
+    # Nothing raises the KL of fake images.
+    lost = dict(method__b_neg=0.0, training__log_every_steps=5, checkpoint__every_steps=10)
+    config = toy("sintrovae,tiny", **lost, training__warmup_steps=0, training__max_negative_intervals=3)
+    assert exit_code_of(lambda: train(config, tmp_path)) == 6
+    said = capsys.readouterr().err
+    assert "is below that of real ones" in said and "over 3 logging intervals in a row, up to step 15." in said
+    assert [record["step"] for record in records(tmp_path)] == [5, 10, 15] and steps_of(tmp_path) == [10]
+    patient = dataclasses.replace(config.training, max_negative_intervals=0)
+    assert train(dataclasses.replace(config, training=patient), tmp_path).step == 20
+
+
+def test_only_intervals_in_a_row_count_against_a_game():
+    progress = Progress(toy("sintrovae,tiny", training__max_negative_intervals=2), first_step=0)
+
+    def report(step: int, difference: float) -> None:
+        figures = {"kl_fake": 2.0 + difference, "kl_real": 2.0, "kl_fake_minus_real": difference, "skipped": 0.0}
+        progress.add({name: jnp.full(1, value) for name, value in figures.items()})
+        progress.report(step, Writers([]))
+
+    for step, difference in enumerate([-1.0, 1.0, -1.0], 1):
+        report(step, difference)
+    with pytest.raises(GameLostError, match="up to step 4"):
+        report(4, -1.0)
 
 
 def step_metrics(config: Config, steps: int, devices: int = 4) -> dict[str, np.ndarray]:

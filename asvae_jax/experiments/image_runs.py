@@ -14,7 +14,7 @@ from asvae_jax.config import of_this_version, resolve
 from asvae_jax.continuation import differences
 from asvae_jax.data.prepare import open_prepared, prepare_command
 from asvae_jax.distributed import StopRequest
-from asvae_jax.errors import BusyError, ConfigError, DataError, NotFiniteError
+from asvae_jax.errors import BusyError, ConfigError, DataError, GameLostError, NotFiniteError
 from asvae_jax.evaluation import EVALUATION_FILE, write_evaluation
 from asvae_jax.experiments.image_requests import Cell, Request, stored_settings
 from asvae_jax.features.networks import is_figure
@@ -167,6 +167,9 @@ class ImageRuns:
         except NotFiniteError as error:
             _log.error("%s: %s", cell, error)
             self.missing[str(cell)] = "training did not stay finite"
+        except GameLostError as error:
+            _log.error("%s: %s", cell, error)
+            self.missing[str(cell)] = "training gave the game up for lost"
         except BusyError as error:
             _log.warning("%s: %s", cell, error)
             self.missing[str(cell)] = "another process trains it"

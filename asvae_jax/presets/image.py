@@ -95,7 +95,10 @@ def image_config(
             data=data,
             optimizer=words.optimizer_section(recommended, milestone_steps, learning_rate),
             ema=ema,
-            training=dict(steps=steps, warmup_steps=0, steps_per_dispatch=1, log_every_steps=50, max_skipped_steps=20),
+            training=dict(
+                steps=steps, warmup_steps=0, steps_per_dispatch=1, log_every_steps=50,
+                max_skipped_steps=20, max_negative_intervals=0,
+            ),
             checkpoint=dict(every_steps=500, keep_last=3, keep_every_steps=0),
             evaluation=_image_evaluation(name, batch_size),
         )

@@ -70,7 +70,7 @@ def toy_config(variant: str, *, name: str) -> ConfigDict:
             ema=words.ema_section(batch_size),
             training=dict(
                 steps=30_000, warmup_steps=2_000 if words.warms_up else 0,
-                steps_per_dispatch=500, log_every_steps=1_000, max_skipped_steps=20,
+                steps_per_dispatch=500, log_every_steps=1_000, max_skipped_steps=20, max_negative_intervals=0,
             ),
             checkpoint=dict(every_steps=5_000, keep_last=2, keep_every_steps=0),
             evaluation=dict(samples=5_000, every_steps=0, best="none"),
