@@ -11,14 +11,7 @@ from asvae_jax.evaluation import toy_figures
 from asvae_jax.examples import preview_examples
 from asvae_jax.experiments.report import write_picture
 from asvae_jax.experiments.table1 import Row, rows
-from asvae_jax.experiments.toy_cells import (
-    OWN_BETAS,
-    Budget,
-    Cell,
-    Results,
-    check_any_stored,
-    read_samples,
-)
+from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, check_any_stored, read_samples
 from asvae_jax.experiments.toy_training import train_missing
 from asvae_jax.figures import Course, Panel, courses_sheet, points_grid
 from asvae_jax.settings import TOY_LIMITS, Config
@@ -96,15 +89,15 @@ def _with_all_modes(points_of: Mapping[Cell, np.ndarray | None], budget: Budget)
 def _modes_grid(points_of: Mapping[Cell, np.ndarray], budget: Budget):
     """A row for the data and for each cell of 8 Gaussians, a column for each mode."""
     first = next(iter(points_of))
-    rows = {_REAL: preview_examples(first.config(budget))}
-    rows |= {f"{_two_lines(cell.variant)}\n{cell.betas.upper()}": points for cell, points in points_of.items()}
+    drawn = {_REAL: preview_examples(first.config(budget))}
+    drawn |= {f"{_two_lines(cell.variant)}\n{cell.betas.upper()}": points for cell, points in points_of.items()}
     mixture = MIXTURES[first.toy]
     panels = {
         label: {f"mode {i}": _from_near(points, centre, mixture.width) for i, centre in enumerate(mixture.centres, 1)}
-        for label, points in rows.items()
+        for label, points in drawn.items()
     }
     title = (
-        f"the modes of 8 Gaussians from near, in widths of a mode, and the share of all samples: averaged weights, "
+        "the modes of 8 Gaussians from near, in widths of a mode, and the share of all samples: averaged weights, "
         f"{budget.steps:,} steps of {budget.batch_size} points, seed {first.seed}"
     )
     return points_grid(panels, dict.fromkeys(panels, _WIDTHS_DRAWN), title)
