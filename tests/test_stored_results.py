@@ -36,7 +36,7 @@ def test_the_command_on_a_page_makes_it_again_of_stored_runs(page, capsys, monke
         assert path.read_text() == stored.with_name(path.name).read_text(), path.name
 
 
-@pytest.mark.parametrize("toy", ["2spirals", "checkerboard", "rings"])
+@pytest.mark.parametrize("toy", ["2spirals", "checkerboard", "rings", "25gaussians"])
 def test_all_panels_of_a_stored_picture_have_their_points(toy):
     records = Results(RESULTS / "toys.jsonl")
     for cell in table1.table_cells((), (toy,), table1.VARIANTS, [1]):
