@@ -43,7 +43,7 @@ class Progress:
 
         Raises:
           NotFiniteError: after too many refused steps in a row.
-          GameLostError: after too many intervals in a row over which KL tells fake images for real.
+          GameLostError: after too many intervals in a row over which the KL of fake images is below that of real ones.
         """
         series, self._pending = _series(self._pending), []
         seconds = time.perf_counter() - self._since

@@ -17,7 +17,7 @@ from training_runs import DATA_DIR, ROOT
 from asvae_jax import evaluation
 from asvae_jax.checkpoint import CheckpointStore
 from asvae_jax.config import load_file, resolve
-from asvae_jax.errors import EXIT_PREEMPTED, NotFiniteError
+from asvae_jax.errors import EXIT_PREEMPTED, GameLostError, NotFiniteError
 from asvae_jax.experiments import image_runs
 from asvae_jax.experiments.image_requests import Cell, make_request, title
 from asvae_jax.experiments.image_runs import ImageRuns, training_seconds
@@ -258,16 +258,19 @@ def test_given_run_that_is_not_evaluated_is_evaluated(configs, workdir, no_train
     assert "- digits vae seed 0: step 2 of 4" in page and row(page, "VAE") == ["-"] * 3
 
 
-def test_cell_that_does_not_stay_finite_is_named_and_the_others_are_made(
-    configs, workdir, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize(
+    ("error", "said"), [(NotFiniteError, "training did not stay finite"), (GameLostError, "the game was lost")]
+)
+def test_cell_whose_training_gives_up_is_named_and_the_others_are_made(
+    error, said, configs, workdir, tmp_path, monkeypatch, capsys
 ):
     def diverge(config, folder, **_):
-        raise NotFiniteError("20 steps in a row were refused")
+        raise error("20 in a row")
 
     monkeypatch.setattr(image_runs, "train", diverge)
     given = ["--runs", workdir / "digits" / "vae-t4-s0", "--sets", "digits", "--methods", "introvae", "vae"]
     page = command(capsys, "table", 3, *given, "--configs", configs, "--workdir", tmp_path / "runs", "--out", tmp_path)
-    assert "- digits introvae seed 0: training did not stay finite" in page
+    assert f"- digits introvae seed 0: {said}" in page
     assert row(page, "IntroVAE") == ["-"] * 3 and float(row(page, "VAE")[0].split(" ")[0]) > 0
 
 

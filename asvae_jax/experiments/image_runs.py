@@ -164,12 +164,10 @@ class ImageRuns:
         try:
             run = train(self.request.config(cell), self.request.folder(cell), stop=stop)
             write_evaluation(run, poll=stop.poll)
-        except NotFiniteError as error:
+        except (NotFiniteError, GameLostError) as error:
             _log.error("%s: %s", cell, error)
-            self.missing[str(cell)] = "training did not stay finite"
-        except GameLostError as error:
-            _log.error("%s: %s", cell, error)
-            self.missing[str(cell)] = "training gave the game up for lost"
+            lost = isinstance(error, GameLostError)
+            self.missing[str(cell)] = "the game was lost" if lost else "training did not stay finite"
         except BusyError as error:
             _log.warning("%s: %s", cell, error)
             self.missing[str(cell)] = "another process trains it"

@@ -14,7 +14,7 @@ from asvae_jax.experiments.table1 import Row, rows
 from asvae_jax.experiments.toy_cells import OWN_BETAS, Budget, Cell, Results, check_any_stored, read_samples
 from asvae_jax.experiments.toy_training import train_missing
 from asvae_jax.figures import Course, Panel, courses_sheet, points_grid
-from asvae_jax.settings import TOY_LIMITS, Config
+from asvae_jax.settings import TOY_LIMITS
 
 _REAL = "data"
 # The measures look farther out than the 25 modes need to be seen well.
@@ -47,13 +47,16 @@ def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | No
         of_picture.setdefault("figure3" if cell.betas != OWN_BETAS else f"figure3-{cell.toy}", []).append(cell)
     written = []
     for name, drawn in of_picture.items():
-        points = {cell: read_samples(cell, budget, results) for cell in drawn}
-        if all(of_cell is None for of_cell in points.values()):
+        points = {cell: of_cell for cell in drawn if (of_cell := read_samples(cell, budget, results)) is not None}
+        if not points:
             continue
+        # Of the very points that are drawn: those on record may be another program's.
+        figures = {cell: toy_figures(cell.config(budget), of_cell) for cell, of_cell in points.items()}
         path = out / f"{name}.png"
-        write_picture(path, _samples_grid(points, budget))
+        write_picture(path, _samples_grid(drawn, points, figures, budget))
         written.append(path)
-        if name == "figure3" and (whole := _with_all_modes(points, budget)):
+        whole = {cell: of_cell for cell, of_cell in points.items() if _hits_all(cell, figures[cell])}
+        if name == "figure3" and whole:
             write_picture(out / "figure3-modes.png", _modes_grid(whole, budget))
             written.append(out / "figure3-modes.png")
     found = [row for row in rows(cells, budget, results) if row.first.betas != OWN_BETAS and row.records]
@@ -63,27 +66,28 @@ def draw(cells: Sequence[Cell], budget: Budget, *, out: Path, together: int | No
     return written
 
 
-def _samples_grid(points_of: Mapping[Cell, np.ndarray | None], budget: Budget):
+def _samples_grid(
+    cells: Sequence[Cell],
+    points_of: Mapping[Cell, np.ndarray],
+    figures_of: Mapping[Cell, Mapping[str, float]],
+    budget: Budget,
+):
     """A row for each of the weights' combinations, or for the toy with weights of its own; of one seed."""
     panels: dict[str, dict[str, Panel]] = {}
     limits = {}
-    for cell, points in points_of.items():
+    for cell in cells:
         label = cell.toy if cell.betas == OWN_BETAS else cell.betas.upper()
         limits[label] = _DRAWN[cell.toy]
-        config = cell.config(budget)
-        row = panels.setdefault(label, {_REAL: Panel(preview_examples(config))})
-        row[_two_lines(cell.variant)] = Panel(points, "" if points is None else _measured(points, config))
+        row = panels.setdefault(label, {_REAL: Panel(preview_examples(cell.config(budget)))})
+        row[_two_lines(cell.variant)] = Panel(
+            points_of.get(cell), _measured(figures_of[cell]) if cell in figures_of else ""
+        )
     title = f"samples of the averaged weights, {budget.steps:,} steps of {budget.batch_size} points"
-    return points_grid(panels, limits, f"{title}, seed {next(iter(points_of)).seed}")
+    return points_grid(panels, limits, f"{title}, seed {cells[0].seed}")
 
 
-def _with_all_modes(points_of: Mapping[Cell, np.ndarray | None], budget: Budget) -> dict[Cell, np.ndarray]:
-    """Those cells of 8 Gaussians whose points hit all modes."""
-
-    def hits_all(cell: Cell, points: np.ndarray) -> bool:
-        return toy_figures(cell.config(budget), points)["modes_hit"] == len(MIXTURES[cell.toy].centres)
-
-    return {cell: points for cell, points in points_of.items() if points is not None and hits_all(cell, points)}
+def _hits_all(cell: Cell, figures: Mapping[str, float]) -> bool:
+    return cell.toy in MIXTURES and figures["modes_hit"] == len(MIXTURES[cell.toy].centres)
 
 
 def _modes_grid(points_of: Mapping[Cell, np.ndarray], budget: Budget):
@@ -110,9 +114,7 @@ def _from_near(points: np.ndarray, centre: np.ndarray, width: float) -> Panel:
     return Panel(offsets[near], f"{np.mean(near):.1%}")
 
 
-def _measured(points: np.ndarray, config: Config) -> str:
-    """The figures of the very points that are drawn: those on record may be another program's."""
-    figures = toy_figures(config, points)
+def _measured(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {figures[name]:.3g}" for name in ("kl_paper", "jsd_paper"))
 
 
