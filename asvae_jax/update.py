@@ -78,8 +78,9 @@ def init_state(config: Config | ConfigDict, key: jax.Array) -> TrainState:
     )
 
 
-def make_update(config: Config | ConfigDict) -> Update:
-    """One step of `config.method` (the warm-up's steps are those of `make_update(config.warmup())`).
+def make_update(config: Config | ConfigDict, method: Method | None = None) -> Update:
+    """One step of `method`, by default of `config.method` (the warm-up's steps are those of
+    `make_update(config.warmup())`).
 
     The step is refused as a whole, on the device, if any of its metrics is not finite, losses and gradient norms among
     them: parameters, optimisers and average stay as they were, the step still counts, and `skipped` is 1 in the
@@ -90,7 +91,7 @@ def make_update(config: Config | ConfigDict) -> Update:
       NaN for the figures of a WGAN-GP generator at the steps at which it rests.
     """
     config = resolve(config)
-    method = make_method(config)
+    method = method or make_method(config)
 
     def both_networks(state: TrainState, images: jax.Array, noise: StepNoise):
         def loss(params):
@@ -177,11 +178,13 @@ def make_steps(config: Config | ConfigDict, batch_sharding: jax.sharding.Shardin
     return steps
 
 
-def make_toy_steps(config: Config | ConfigDict, batch_sharding: jax.sharding.Sharding | None = None):
+def make_toy_steps(
+    config: Config | ConfigDict, batch_sharding: jax.sharding.Sharding | None = None, method: Method | None = None
+):
     """`make_steps` for a toy, whose points are drawn within the step: (state, n) -> (state, metrics, each [n]); n is
-    static."""
+    static, and `method` as in `make_update`."""
     config = resolve(config)
-    update = make_update(config)
+    update = make_update(config, method)
     batch_size = config.data.batch_size
 
     def one(state: TrainState, _):

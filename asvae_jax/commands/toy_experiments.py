@@ -34,6 +34,12 @@ def add(tables, figures) -> None:
     _add_toys(ablations)
     _add_stored(ablations)
     ablations.set_defaults(command=_ablations)
+    limits = tables.add_parser("limits", help=_limits.__doc__, description=_limits.__doc__)
+    limits.add_argument("--seeds", type=seed, nargs="+", action=Once, default=[0, 1, 2], help="(default: 0 1 2)")
+    limits.add_argument("--steps", type=count, default=20_000, help="training steps (default: 20,000)")
+    limits.add_argument("--batch-size", type=count, default=128, help="(default: 128)")
+    limits.add_argument("--out", type=Path, default=OUT, help=f"folder (default: {OUT})")
+    limits.set_defaults(command=_limits)
 
     samples = figures.add_parser("3", help=_samples.__doc__, description=_samples.__doc__)
     _add_cell_arguments(samples)
@@ -102,6 +108,16 @@ def _ablations(arguments: argparse.Namespace) -> None:
         bases, arguments.betas, arguments.toys, arguments.seeds, _budget(arguments),
         command=_command("table ablations", arguments), out=arguments.out, together=arguments.together,
         train=not arguments.stored,
+    ))  # fmt: skip
+
+
+def _limits(arguments: argparse.Namespace) -> None:
+    """How near to 8 Gaussians the decoder gets without a game."""
+    from asvae_jax.experiments import limits
+
+    keep_compiled_programs()
+    print(limits.make(
+        arguments.seeds, _budget(arguments), command=_command("table limits", arguments), out=arguments.out
     ))  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarr
 
     def watch(step: int, weights: dict[str, Any]) -> None:
         for curve, points in zip(curves, np.asarray(generate(weights["ema"]["decoder"])), strict=True):
-            figures = {"step": step, **_rounded(toy_figures(first, points))}
+            figures = {"step": step, **rounded(toy_figures(first, points))}
             for name in ("step", *_CURVE_FIGURES):
                 if name in figures:
                     curve.setdefault(name, []).append(figures[name])
@@ -151,7 +151,7 @@ def _train(configs: Sequence[Config]) -> Iterable[tuple[dict[str, Any], np.ndarr
     for config, (run, refused), curve in zip(configs, members, curves, strict=True):
         points = {which: toy_points(run, which) for which in WEIGHTS}
         record: dict[str, Any] = {
-            **{which: _rounded(toy_figures(config, points[which])) for which in WEIGHTS},
+            **{which: rounded(toy_figures(config, points[which])) for which in WEIGHTS},
             "curve": curve,
             "refused_steps": refused,
             **origin(config, seconds, together=len(members)),
@@ -178,5 +178,6 @@ def _generator(config: Config) -> Callable[[Any], jax.Array]:
     return jax.jit(jax.vmap(lambda decoder: networks.decode(decoder, latents, {})))
 
 
-def _rounded(figures: Figures) -> Figures:
+def rounded(figures: Figures) -> Figures:
+    """Figures as they are stored, of five digits."""
     return {name: float(f"{value:.5g}") for name, value in figures.items()}

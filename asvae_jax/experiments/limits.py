@@ -1,0 +1,209 @@
+"""How near to 8 Gaussians the decoder of a toy gets without a game, with the optimiser, the average and the budget of
+`recommended`: what is left to a method beside what the network and its training allow."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+
+from asvae_jax.config import of_this_version
+from asvae_jax.data import toys
+from asvae_jax.distance import as_distance
+from asvae_jax.evaluation import toy_figures, toy_points
+from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section
+from asvae_jax.experiments.table1 import spread
+from asvae_jax.experiments.toy_cells import Budget, Cell, identity
+from asvae_jax.experiments.toy_training import origin, rounded
+from asvae_jax.files import held, reading
+from asvae_jax.gaussians import Gaussian
+from asvae_jax.models import make_networks
+from asvae_jax.run import WEIGHTS, Run
+from asvae_jax.settings import Config
+from asvae_jax.streams import EncoderPhase, Method
+from asvae_jax.update import init_state, make_toy_steps
+
+_log = logging.getLogger(__name__)
+
+_TOY = "8gaussians"
+_FIGURES = ("kl_paper", "jsd_paper", "strays")
+_DRAWS = 20
+"""Of as many real points as a method generates, to see what a perfect sampler scores."""
+
+# From the distance between neighbouring modes down to the width of one.
+_WIDTHS = (1.0, 0.3, 0.1, 0.03, 0.015)
+
+# (points [B, 2], latents [B, 2], decodings [B, 2]) -> a scalar to be lowered
+Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def told(points: jax.Array, latents: jax.Array, decodings: jax.Array) -> jax.Array:
+    """The mean distance along both axes of each decoding from where `transported` says that its latent belongs."""
+    return jnp.mean(jnp.abs(decodings - transported(latents)))
+
+
+def between_points(points: jax.Array, latents: jax.Array, decodings: jax.Array) -> jax.Array:
+    """The sum over Gaussian kernels of five widths of the root of the kernel distance between real and generated
+    points: D without an encoder."""
+    real, fake = (Gaussian(x, jnp.zeros_like(x)) for x in (points, decodings))
+    squared = [as_distance(real, fake, kernel="means", bandwidth=width**2) for width in _WIDTHS]
+    # The small number keeps the root's slope finite where the two batches are alike.
+    return sum((jnp.sqrt(jnp.maximum(d, 0) + 1e-6) for d in squared), start=jnp.zeros(()))
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "told where each latent belongs": told,
+    "a kernel distance between points": between_points,
+}
+
+
+def transported(latents: jax.Array) -> jax.Array:
+    """A map of the standard normal onto 8 Gaussians, as continuous as one may be.
+
+    Each eighth of the plane becomes a mode: the angle within it its tangential coordinate, the radius its radial one,
+    so that the tails of a mode lie where its eighth ends.
+
+    Args:
+      latents: [N, 2].
+
+    Returns:
+      [N, 2].
+    """
+    centres, width = toys.MIXTURES[_TOY]
+    eighths = jnp.arctan2(latents[:, 1], latents[:, 0]) / (2 * math.pi) * len(centres) + 0.5
+    mode = jnp.floor(eighths)
+    radius_squared = jnp.sum(jnp.square(latents), axis=-1)
+    # Both are uniform; within float32's reach of 0 and 1 their quantiles are finite.
+    shares = jnp.clip(jnp.stack([1 - jnp.exp(-0.5 * radius_squared), eighths - mode]), 1e-6, 1 - 1e-6)
+    outward, sideways = width * ndtri(shares)
+    angle = mode * (2 * math.pi / len(centres))
+    along = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    across = jnp.stack([-jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    return (np.linalg.norm(centres[0]) + outward[:, None]) * along + sideways[:, None] * across
+
+
+def make(seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> str:
+    """Trains the runs that limits.json in `out` lacks and writes it anew after each, with limits.csv and a table within
+    limits.md.
+
+    Returns:
+      The table.
+
+    Raises:
+      DataError: if the runs of an earlier call cannot be read.
+      StorageError: if a file cannot be written.
+    """
+    configs = [Cell(_TOY, "c1", "asintrovae,recommended", (), seed).config(budget) for seed in seeds]
+    wanted = [(name, config) for name in OBJECTIVES for config in configs]
+    perfect = _perfect(configs[0])
+    file = out / "limits.json"
+
+    def write(runs: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+        text = _page(wanted, runs, perfect, budget, command)
+        write_json(file, {"command": command, "perfect": perfect, "runs": list(runs.values())})
+        write_csv(out / "limits.csv", _lines(runs.values()))
+        write_section(out / "limits.md", "limits", text)
+        return text
+
+    runs = _finished(file)
+    text = write(runs)
+    with held(out / ".limits.lock"):
+        for name, config in wanted:
+            if (known_by := (name, identity(config.to_dict()))) not in runs:
+                _log.info("%s, seed %d", name, config.seed)
+                runs[known_by] = {"objective": name, **train(config, OBJECTIVES[name])}
+                text = write(runs)
+    return text
+
+
+def train(config: Config, objective: Objective) -> dict[str, Any]:
+    """A run of the decoder alone: "raw" and "ema" figures, and where it comes from."""
+    networks, per_dispatch = make_networks(config), config.training.steps_per_dispatch
+
+    def loss(encoder, decoder, points, noise, step) -> EncoderPhase:
+        # Nothing asks the encoder, so it stays as it is.
+        return EncoderPhase(objective(points, noise.prior, networks.decode(decoder, noise.prior)), {}, noise.prior)
+
+    began = time.perf_counter()
+    steps = jax.jit(make_toy_steps(config, method=Method(loss, None)), static_argnums=1, donate_argnums=0)
+    state = init_state(config, jax.random.key(config.seed))
+    for _ in range(0, config.training.steps, per_dispatch):
+        state, _ = steps(state, per_dispatch)
+    run = Run(Path(), config, config.training.steps, state.params, state.ema, {"raw": {}, "ema": {}})
+    figures: dict[str, Any] = {which: rounded(toy_figures(config, toy_points(run, which))) for which in WEIGHTS}
+    return {**figures, **origin(config, time.perf_counter() - began, together=1)}
+
+
+def _perfect(config: Config) -> dict[str, list[float]]:
+    """The figures of fresh real points."""
+    key = jax.random.key(config.seed)
+    draws = [
+        toy_figures(config, np.asarray(toys.draw(_TOY, jax.random.fold_in(key, n), config.chunk_size)))
+        for n in range(_DRAWS)
+    ]
+    return {name: [rounded(figures)[name] for figures in draws] for name in _FIGURES}
+
+
+def _finished(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The runs of an earlier call by objective and settings."""
+    if not file.exists():
+        return {}
+    with reading(file, "remove it, and its runs are trained anew"):
+        runs = json.loads(file.read_text())["runs"]
+        return {(run["objective"], identity(of_this_version(run["settings"]))): run for run in runs}
+
+
+def _page(
+    wanted: Sequence[tuple[str, Config]],
+    runs: Mapping[tuple[str, str], Mapping[str, Any]],
+    perfect: Mapping[str, Sequence[float]],
+    budget: Budget,
+    command: str,
+) -> str:
+    shown = partial(_shown, figures=_FIGURES)
+    rows = [["real points", f"{_DRAWS} draws", *shown([perfect]), *["-"] * len(_FIGURES)]]
+    done = 0
+    for name in OBJECTIVES:
+        of_name = [
+            runs[known_by]
+            for other, config in wanted
+            if other == name and (known_by := (name, identity(config.to_dict()))) in runs
+        ]
+        done += len(of_name)
+        rows.append([name, str(len(of_name)), *(cell for which in ("ema", "raw") for cell in shown(
+            [{figure: [run[which][figure]] for figure in _FIGURES} for run in of_name]
+        ))])  # fmt: skip
+    partial_note = "" if done == len(wanted) else f"Partial: {done} of {len(wanted)} runs are done.\n\n"
+    header = ["decoder alone", "seeds", *_FIGURES, *(f"raw {name}" for name in _FIGURES)]
+    return (
+        f"{partial_note}{markdown(header, rows)}\n8 Gaussians, {budget.steps:,} steps of {budget.batch_size} points; "
+        f"averaged weights unless a column says raw; median [smallest, largest].\n\nRemade by `{command}`.\n"
+    )
+
+
+def _shown(records: Sequence[Mapping[str, Sequence[float]]], figures: Iterable[str]) -> list[str]:
+    return [spread([value for record in records for value in record[name]]) for name in figures]
+
+
+def _lines(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each run and set of weights."""
+    return [
+        {
+            "objective": run["objective"],
+            "seed": run["settings"]["seed"],
+            "steps": run["settings"]["training"]["steps"],
+            "batch_size": run["settings"]["data"]["batch_size"],
+            "weights": which,
+            **run[which],
+        }
+        for run in runs
+        for which in WEIGHTS
+    ]

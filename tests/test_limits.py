@@ -1,0 +1,69 @@
+"""What the decoder alone comes to: the map it is told, the table, and that it goes on where it stopped."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from command_line import command, refusal
+from toy_cells import tiny  # noqa: F401
+
+from asvae_jax.data.toys import MIXTURES
+from asvae_jax.errors import EXIT_PREEMPTED
+from asvae_jax.experiments import limits
+
+
+def test_the_map_carries_the_prior_onto_the_mixture():
+    centres, width = MIXTURES["8gaussians"]
+    points = np.asarray(limits.transported(jax.random.normal(jax.random.key(0), (80_000, 2))))
+    offsets = points[:, None] - centres
+    mode = np.linalg.norm(offsets, axis=-1).argmin(axis=1)
+    assert np.bincount(mode) / len(points) == pytest.approx(np.full(8, 1 / 8), abs=0.005)
+    for number in range(8):
+        within = offsets[mode == number, number] / width
+        np.testing.assert_allclose(within.mean(axis=0), 0, atol=0.05)
+        np.testing.assert_allclose(np.cov(within.T), np.eye(2), atol=0.06)
+        # A Gaussian's share beyond the radius that leaves 5 % out.
+        assert np.mean(np.linalg.norm(within, axis=1) > 2.4477) == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("objective", limits.OBJECTIVES.values())
+def test_an_objective_is_least_where_points_are_as_they_should_be(objective):
+    latents = jax.random.normal(jax.random.key(0), (64, 2))
+    right = limits.transported(latents)
+    assert objective(right, latents, right) < 0.01 < objective(right, latents, right + 0.1)
+
+
+def test_the_table_says_what_its_runs_scored_and_trains_none_twice(capsys, tmp_path, monkeypatch):
+    make(capsys, tmp_path, "--seeds", 0)
+    first = (tmp_path / "limits.md").read_text()
+    monkeypatch.setattr(limits, "init_state", interrupted)
+    make(capsys, tmp_path, "--seeds", 0)
+    assert (tmp_path / "limits.md").read_text() == first
+    command(capsys, "table", "limits", *SMALL, "--seeds", 0, 1, "--out", tmp_path, code=EXIT_PREEMPTED)
+    assert "Partial: 2 of 4 runs are done." in (tmp_path / "limits.md").read_text()
+
+    written = json.loads((tmp_path / "limits.json").read_text())
+    assert [run["objective"] for run in written["runs"]] == list(limits.OBJECTIVES)
+    for run in written["runs"]:
+        assert f"| {run['objective']} | 1 | {run['ema']['kl_paper']:.3g} |" in first
+        assert run["raw"].keys() == run["ema"].keys()
+    assert 0.5 < np.median(written["perfect"]["kl_paper"]) < 0.9
+    assert len((tmp_path / "limits.csv").read_text().splitlines()) == 1 + 2 * 2
+
+
+def test_damaged_runs_are_named(capsys, tmp_path):
+    for content in ("[", "{}", '{"runs": [{}]}'):
+        (tmp_path / "limits.json").write_text(content)
+        assert "limits.json cannot be read" in refusal(capsys, "table", "limits", "--out", tmp_path)
+
+
+SMALL = ("--steps", 20, "--batch-size", 32)
+
+
+def make(capsys, tmp_path, *options: object) -> None:
+    command(capsys, "table", "limits", *SMALL, *options, "--out", tmp_path)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
