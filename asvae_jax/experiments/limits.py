@@ -23,7 +23,7 @@ from asvae_jax.experiments.report import markdown, write_csv, write_json, write_
 from asvae_jax.experiments.table1 import spread
 from asvae_jax.experiments.toy_cells import Budget, Cell, identity
 from asvae_jax.experiments.toy_training import origin, rounded
-from asvae_jax.files import held, reading
+from asvae_jax.files import reading
 from asvae_jax.gaussians import Gaussian
 from asvae_jax.models import make_networks
 from asvae_jax.run import WEIGHTS, Run
@@ -103,24 +103,23 @@ def make(seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> st
     """
     configs = [Cell(_TOY, "c1", "asintrovae,recommended", (), seed).config(budget) for seed in seeds]
     wanted = [(name, config) for name in OBJECTIVES for config in configs]
-    perfect = _perfect(configs[0])
     file = out / "limits.json"
+    runs, perfect = _stored(file)
+    perfect = perfect or _perfect(configs[0])
 
-    def write(runs: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    def write() -> str:
         text = _page(wanted, runs, perfect, budget, command)
         write_json(file, {"command": command, "perfect": perfect, "runs": list(runs.values())})
         write_csv(out / "limits.csv", _lines(runs.values()))
         write_section(out / "limits.md", "limits", text)
         return text
 
-    runs = _finished(file)
-    text = write(runs)
-    with held(out / ".limits.lock"):
-        for name, config in wanted:
-            if (known_by := (name, identity(config.to_dict()))) not in runs:
-                _log.info("%s, seed %d", name, config.seed)
-                runs[known_by] = {"objective": name, **train(config, OBJECTIVES[name])}
-                text = write(runs)
+    text = write()
+    for name, config in wanted:
+        if (known_by := (name, identity(config.to_dict()))) not in runs:
+            _log.info("%s, seed %d", name, config.seed)
+            runs[known_by] = {"objective": name, **train(config, OBJECTIVES[name])}
+            text = write()
     return text
 
 
@@ -152,13 +151,14 @@ def _perfect(config: Config) -> dict[str, list[float]]:
     return {name: [rounded(figures)[name] for figures in draws] for name in _FIGURES}
 
 
-def _finished(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """The runs of an earlier call by objective and settings."""
+def _stored(file: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, list[float]]]:
+    """The runs of an earlier call by objective and settings, and what real points scored in it."""
     if not file.exists():
-        return {}
+        return {}, {}
     with reading(file, "remove it, and its runs are trained anew"):
-        runs = json.loads(file.read_text())["runs"]
-        return {(run["objective"], identity(of_this_version(run["settings"]))): run for run in runs}
+        values = json.loads(file.read_text())
+        runs = {(run["objective"], identity(of_this_version(run["settings"]))): run for run in values["runs"]}
+        return runs, values["perfect"]
 
 
 def _page(
@@ -184,8 +184,8 @@ def _page(
     partial_note = "" if done == len(wanted) else f"Partial: {done} of {len(wanted)} runs are done.\n\n"
     header = ["decoder alone", "seeds", *_FIGURES, *(f"raw {name}" for name in _FIGURES)]
     return (
-        f"{partial_note}{markdown(header, rows)}\n8 Gaussians, {budget.steps:,} steps of {budget.batch_size} points; "
-        f"averaged weights unless a column says raw; median [smallest, largest].\n\nRemade by `{command}`.\n"
+        f"`{command}`\n\n{partial_note}8 Gaussians, {budget.steps:,} steps of {budget.batch_size} points; averaged "
+        f"weights unless a column says raw; median [smallest, largest].\n\n{markdown(header, rows)}"
     )
 
 
