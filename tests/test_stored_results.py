@@ -10,6 +10,7 @@ from training_runs import ROOT
 
 from asvae_jax.experiments import table1
 from asvae_jax.experiments.toy_cells import Budget, Results, read_samples
+from asvae_jax.presets.toy import TABLE1_BETAS
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -37,10 +38,13 @@ def test_the_command_on_a_page_makes_it_again_of_stored_runs(page, capsys, monke
         assert path.read_text() == stored.with_name(path.name).read_text(), path.name
 
 
-@pytest.mark.parametrize("toy", ["2spirals", "checkerboard", "rings", "25gaussians"])
-def test_all_panels_of_a_stored_picture_have_their_points(toy):
+@pytest.mark.parametrize(
+    ("betas", "toys", "seed"),
+    [(tuple(TABLE1_BETAS), (), 7), *(((), (toy,), 1) for toy in ("2spirals", "checkerboard", "rings", "25gaussians"))],
+)
+def test_all_panels_of_a_stored_picture_have_their_points(betas, toys, seed):
     records = Results(RESULTS / "toys.jsonl")
-    for cell in table1.table_cells((), (toy,), table1.VARIANTS, [1]):
+    for cell in table1.table_cells(betas, toys, table1.VARIANTS, [seed]):
         assert read_samples(cell, Budget(20_000, 128), records) is not None, cell
 
 
