@@ -1,8 +1,10 @@
 """What the decoder alone comes to: the map it is told, the table, and that it goes on where it stopped."""
 
 import json
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import command, refusal
@@ -11,6 +13,7 @@ from toy_cells import tiny  # noqa: F401
 from asvae_jax.data.toys import MIXTURES
 from asvae_jax.errors import EXIT_PREEMPTED
 from asvae_jax.experiments import limits
+from asvae_jax.gaussians import Gaussian
 
 
 def test_the_map_carries_the_prior_onto_the_mixture():
@@ -31,7 +34,20 @@ def test_the_map_carries_the_prior_onto_the_mixture():
 def test_an_objective_is_least_where_points_are_as_they_should_be(objective):
     latents = jax.random.normal(jax.random.key(0), (64, 2))
     right = limits.transported(latents)
-    assert objective(right, latents, right) < 0.01 < objective(right, latents, right + 0.1)
+    networks = SimpleNamespace(
+        decode=lambda offset, z: limits.transported(z) + offset,
+        # An encoder that tells each latent from its decoding.
+        encode=lambda offset, x: Gaussian(latents + jnp.mean(x - right - offset), jnp.zeros_like(x)),
+    )
+    assert objective(networks, 0.0, 0.0, right, latents) < 0.01 < objective(networks, 0.1, 0.1, right, latents)
+
+
+def test_a_decoder_that_folds_pays_for_it():
+    latents = jax.random.normal(jax.random.key(0), (64, 2))
+    networks = SimpleNamespace(decode=lambda _, z: jnp.abs(z), encode=lambda _, x: Gaussian(x, jnp.zeros_like(x)))
+    error = jnp.mean(jnp.square(jnp.abs(latents) - latents))
+    of_points = limits.between_points(networks, None, None, latents, latents)
+    assert limits.unfolded(networks, None, None, latents, latents) == pytest.approx(float(of_points + 0.5 * error))
 
 
 def test_the_table_says_what_its_runs_scored_and_trains_none_twice(capsys, tmp_path, monkeypatch):
@@ -41,7 +57,7 @@ def test_the_table_says_what_its_runs_scored_and_trains_none_twice(capsys, tmp_p
     make(capsys, tmp_path, "--seeds", 0)
     assert (tmp_path / "limits.md").read_text() == first
     command(capsys, "table", "limits", *SMALL, "--seeds", 0, 1, "--out", tmp_path, code=EXIT_PREEMPTED)
-    assert "Partial: 2 of 4 runs are done." in (tmp_path / "limits.md").read_text()
+    assert "Partial: 3 of 6 runs are done." in (tmp_path / "limits.md").read_text()
 
     written = json.loads((tmp_path / "limits.json").read_text())
     assert [run["objective"] for run in written["runs"]] == list(limits.OBJECTIVES)
@@ -49,7 +65,7 @@ def test_the_table_says_what_its_runs_scored_and_trains_none_twice(capsys, tmp_p
         assert f"| {run['objective']} | 1 | {run['ema']['kl_paper']:.3g} |" in first
         assert run["raw"].keys() == run["ema"].keys()
     assert 0.5 < np.median(written["perfect"]["kl_paper"]) < 0.9
-    assert len((tmp_path / "limits.csv").read_text().splitlines()) == 1 + 2 * 2
+    assert len((tmp_path / "limits.csv").read_text().splitlines()) == 1 + 3 * 2
 
 
 def test_damaged_runs_are_named(capsys, tmp_path):

@@ -112,7 +112,7 @@ def _ablations(arguments: argparse.Namespace) -> None:
 
 
 def _limits(arguments: argparse.Namespace) -> None:
-    """How near to 8 Gaussians the decoder gets without a game."""
+    """How near to 8 Gaussians the networks get without a game."""
     from asvae_jax.experiments import limits
 
     keep_compiled_programs()

@@ -1,4 +1,4 @@
-"""How near to 8 Gaussians the decoder of a toy gets without a game, with the optimiser, the average and the budget of
+"""How near to 8 Gaussians the networks of a toy get without a game, with the optimiser, the average and the budget of
 `recommended`: what is left to a method beside what the network and its training allow."""
 
 import json
@@ -25,7 +25,7 @@ from asvae_jax.experiments.toy_cells import Budget, Cell, identity
 from asvae_jax.experiments.toy_training import origin, rounded
 from asvae_jax.files import reading
 from asvae_jax.gaussians import Gaussian
-from asvae_jax.models import make_networks
+from asvae_jax.models import Networks, Params, make_networks
 from asvae_jax.run import WEIGHTS, Run
 from asvae_jax.settings import Config
 from asvae_jax.streams import EncoderPhase, Method
@@ -41,27 +41,42 @@ _DRAWS = 20
 # From the distance between neighbouring modes down to the width of one.
 _WIDTHS = (1.0, 0.3, 0.1, 0.03, 0.015)
 
-# (points [B, 2], latents [B, 2], decodings [B, 2]) -> a scalar to be lowered
-Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# What the error of recognised latents weighs beside the kernel distances.
+_RECOGNITION_WEIGHT = 0.5
+
+# (networks, encoder and decoder parameters, points [B, 2], latents [B, 2]) -> a scalar to be lowered
+Objective = Callable[[Networks, Params, Params, jax.Array, jax.Array], jax.Array]
 
 
-def told(points: jax.Array, latents: jax.Array, decodings: jax.Array) -> jax.Array:
+def told(networks: Networks, encoder: Params, decoder: Params, points: jax.Array, latents: jax.Array) -> jax.Array:
     """The mean distance along both axes of each decoding from where `transported` says that its latent belongs."""
-    return jnp.mean(jnp.abs(decodings - transported(latents)))
+    return jnp.mean(jnp.abs(networks.decode(decoder, latents) - transported(latents)))
 
 
-def between_points(points: jax.Array, latents: jax.Array, decodings: jax.Array) -> jax.Array:
+def between_points(
+    networks: Networks, encoder: Params, decoder: Params, points: jax.Array, latents: jax.Array
+) -> jax.Array:
     """The sum over Gaussian kernels of five widths of the root of the kernel distance between real and generated
     points: D without an encoder."""
-    real, fake = (Gaussian(x, jnp.zeros_like(x)) for x in (points, decodings))
+    real, fake = (Gaussian(x, jnp.zeros_like(x)) for x in (points, networks.decode(decoder, latents)))
     squared = [as_distance(real, fake, kernel="means", bandwidth=width**2) for width in _WIDTHS]
     # The small number keeps the root's slope finite where the two batches are alike.
     return sum((jnp.sqrt(jnp.maximum(d, 0) + 1e-6) for d in squared), start=jnp.zeros(()))
 
 
+def unfolded(networks: Networks, encoder: Params, decoder: Params, points: jax.Array, latents: jax.Array) -> jax.Array:
+    """The same, and the squared error of latents that the means of codes are to tell from their decodings, which both
+    networks lower (as the reconstructor of arXiv 1705.07761 does): a decoder that lays two latents on one point pays
+    for it."""
+    recognised = networks.encode(encoder, networks.decode(decoder, latents)).mean
+    error = jnp.mean(jnp.square(recognised - latents))
+    return between_points(networks, encoder, decoder, points, latents) + _RECOGNITION_WEIGHT * error
+
+
 OBJECTIVES: dict[str, Objective] = {
     "told where each latent belongs": told,
     "a kernel distance between points": between_points,
+    "the same, latents recognised": unfolded,
 }
 
 
@@ -124,12 +139,12 @@ def make(seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> st
 
 
 def train(config: Config, objective: Objective) -> dict[str, Any]:
-    """A run of the decoder alone: "raw" and "ema" figures, and where it comes from."""
+    """A run of the decoder without a game: "raw" and "ema" figures, and where it comes from."""
     networks, per_dispatch = make_networks(config), config.training.steps_per_dispatch
 
     def loss(encoder, decoder, points, noise, step) -> EncoderPhase:
-        # Nothing asks the encoder, so it stays as it is.
-        return EncoderPhase(objective(points, noise.prior, networks.decode(decoder, noise.prior)), {}, noise.prior)
+        # Where nothing asks the encoder, it stays as it is.
+        return EncoderPhase(objective(networks, encoder, decoder, points, noise.prior), {}, noise.prior)
 
     began = time.perf_counter()
     steps = jax.jit(make_toy_steps(config, method=Method(loss, None)), static_argnums=1, donate_argnums=0)
@@ -182,7 +197,7 @@ def _page(
             [{figure: [run[which][figure]] for figure in _FIGURES} for run in of_name]
         ))])  # fmt: skip
     partial_note = "" if done == len(wanted) else f"Partial: {done} of {len(wanted)} runs are done.\n\n"
-    header = ["decoder alone", "seeds", *_FIGURES, *(f"raw {name}" for name in _FIGURES)]
+    header = ["without a game", "seeds", *_FIGURES, *(f"raw {name}" for name in _FIGURES)]
     return (
         f"`{command}`\n\n{partial_note}8 Gaussians, {budget.steps:,} steps of {budget.batch_size} points; averaged "
         f"weights unless a column says raw; median [smallest, largest].\n\n{markdown(header, rows)}"
