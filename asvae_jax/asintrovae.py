@@ -10,7 +10,7 @@ from jax.lax import stop_gradient
 
 from asvae_jax import losses
 from asvae_jax.choice import by_word
-from asvae_jax.distance import WITH_BANDWIDTH, OverDims, as_distance
+from asvae_jax.distance import WITH_BANDWIDTH, OverDims, as_distance, root
 from asvae_jax.gaussians import Gaussian, kl_to_standard_normal, squash
 from asvae_jax.models import make_networks
 from asvae_jax.settings import AsIntroVae, Config
@@ -26,7 +26,6 @@ from asvae_jax.streams import (
     stream_health,
 )
 
-_ROOT_EPSILON = 1e-6
 # A distance that pulls at fake images by less than this has no direction left that could be followed.
 _LEAST_PULL = 1e-12
 
@@ -142,9 +141,8 @@ def _distances(
     if over_pairs == "sum":
         pairs = codes.mean.shape[0] * q_fake.mean.shape[0]
         found = [d * pairs for d in found]
-    # Each has a root of its own, or the chance that is in a distance of narrow kernels would silence the other. The
-    # small number keeps the root's slope finite where the two batches are alike.
-    return [jnp.sqrt(jnp.maximum(d, 0) + _ROOT_EPSILON) for d in found] if setting.root_distance else found
+    # Each has a root of its own, or the chance that is in a distance of narrow kernels would silence the other.
+    return [root(d) for d in found] if setting.root_distance else found
 
 
 def _late(setting: AsIntroVae, step: jax.Array, steps: int) -> jax.Array:

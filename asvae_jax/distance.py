@@ -163,6 +163,12 @@ def as_distance(
     return distance
 
 
+def root(squared: jax.Array) -> jax.Array:
+    """The root of an AS-Distance, which is a squared distance (of `U` 0 where it is negative); its slope stays finite
+    where the two batches are alike, as 1e-6 is added to the square."""
+    return jnp.sqrt(jnp.maximum(squared, 0) + 1e-6)
+
+
 def _pick_method(p: Gaussian, q: Gaussian, kernel: Kernel, squash: bool) -> Method:
     if kernel == "per_dim" and squash:
         return "grid"

@@ -1,4 +1,4 @@
-"""What the decoder alone comes to: the map it is told, the table, and that it goes on where it stopped."""
+"""What the networks come to without a game: the map it is told, the table, and that it goes on where it stopped."""
 
 import json
 from types import SimpleNamespace

@@ -1,12 +1,11 @@
 """How near to 8 Gaussians the networks of a toy get without a game, with the optimiser, the average and the budget of
-`recommended`: what is left to a method beside what the network and its training allow."""
+`recommended`: what is left to a method beside what its networks and their training allow."""
 
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from jax.scipy.special import ndtri
 
 from asvae_jax.config import of_this_version
 from asvae_jax.data import toys
-from asvae_jax.distance import as_distance
+from asvae_jax.distance import as_distance, root
 from asvae_jax.evaluation import toy_figures, toy_points
 from asvae_jax.experiments.report import markdown, write_csv, write_json, write_section
 from asvae_jax.experiments.table1 import spread
@@ -35,8 +34,8 @@ _log = logging.getLogger(__name__)
 
 _TOY = "8gaussians"
 _FIGURES = ("kl_paper", "jsd_paper", "strays")
+# Draws of as many real points as a method generates, to see what a perfect sampler scores.
 _DRAWS = 20
-"""Of as many real points as a method generates, to see what a perfect sampler scores."""
 
 # From the distance between neighbouring modes down to the width of one.
 _WIDTHS = (1.0, 0.3, 0.1, 0.03, 0.015)
@@ -59,9 +58,8 @@ def between_points(
     """The sum over Gaussian kernels of five widths of the root of the kernel distance between real and generated
     points: D without an encoder."""
     real, fake = (Gaussian(x, jnp.zeros_like(x)) for x in (points, networks.decode(decoder, latents)))
-    squared = [as_distance(real, fake, kernel="means", bandwidth=width**2) for width in _WIDTHS]
-    # The small number keeps the root's slope finite where the two batches are alike.
-    return sum((jnp.sqrt(jnp.maximum(d, 0) + 1e-6) for d in squared), start=jnp.zeros(()))
+    roots = (root(as_distance(real, fake, kernel="means", bandwidth=width**2)) for width in _WIDTHS)
+    return sum(roots, start=jnp.zeros(()))
 
 
 def unfolded(networks: Networks, encoder: Params, decoder: Params, points: jax.Array, latents: jax.Array) -> jax.Array:
@@ -117,21 +115,26 @@ def make(seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> st
       StorageError: if a file cannot be written.
     """
     configs = [Cell(_TOY, "c1", "asintrovae,recommended", (), seed).config(budget) for seed in seeds]
-    wanted = [(name, config) for name in OBJECTIVES for config in configs]
+    wanted = {_known_by(name, config.to_dict()): (name, config) for name in OBJECTIVES for config in configs}
     file = out / "limits.json"
     runs, perfect = _stored(file)
     perfect = perfect or _perfect(configs[0])
 
     def write() -> str:
-        text = _page(wanted, runs, perfect, budget, command)
+        done = [runs[known_by] for known_by in wanted if known_by in runs]
+        partial = "" if len(done) == len(wanted) else f"Partial: {len(done)} of {len(wanted)} runs are done.\n\n"
+        text = (
+            f"`{command}`\n\n{partial}8 Gaussians, {budget.steps:,} steps of {budget.batch_size} points; averaged "
+            f"weights unless a column says raw; median [smallest, largest].\n\n{_table(done, perfect)}"
+        )
         write_json(file, {"command": command, "perfect": perfect, "runs": list(runs.values())})
         write_csv(out / "limits.csv", _lines(runs.values()))
         write_section(out / "limits.md", "limits", text)
         return text
 
     text = write()
-    for name, config in wanted:
-        if (known_by := (name, identity(config.to_dict()))) not in runs:
+    for known_by, (name, config) in wanted.items():
+        if known_by not in runs:
             _log.info("%s, seed %d", name, config.seed)
             runs[known_by] = {"objective": name, **train(config, OBJECTIVES[name])}
             text = write()
@@ -139,7 +142,7 @@ def make(seeds: Sequence[int], budget: Budget, *, command: str, out: Path) -> st
 
 
 def train(config: Config, objective: Objective) -> dict[str, Any]:
-    """A run of the decoder without a game: "raw" and "ema" figures, and where it comes from."""
+    """A run without a game: "raw" and "ema" figures, and where it comes from."""
     networks, per_dispatch = make_networks(config), config.training.steps_per_dispatch
 
     def loss(encoder, decoder, points, noise, step) -> EncoderPhase:
@@ -160,10 +163,14 @@ def _perfect(config: Config) -> dict[str, list[float]]:
     """The figures of fresh real points."""
     key = jax.random.key(config.seed)
     draws = [
-        toy_figures(config, np.asarray(toys.draw(_TOY, jax.random.fold_in(key, n), config.chunk_size)))
+        rounded(toy_figures(config, np.asarray(toys.draw(_TOY, jax.random.fold_in(key, n), config.chunk_size))))
         for n in range(_DRAWS)
     ]
-    return {name: [rounded(figures)[name] for figures in draws] for name in _FIGURES}
+    return {name: [figures[name] for figures in draws] for name in _FIGURES}
+
+
+def _known_by(objective: str, settings: dict[str, Any]) -> tuple[str, str]:
+    return objective, identity(settings)
 
 
 def _stored(file: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, list[float]]]:
@@ -172,40 +179,17 @@ def _stored(file: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str
         return {}, {}
     with reading(file, "remove it, and its runs are trained anew"):
         values = json.loads(file.read_text())
-        runs = {(run["objective"], identity(of_this_version(run["settings"]))): run for run in values["runs"]}
+        runs = {_known_by(run["objective"], of_this_version(run["settings"])): run for run in values["runs"]}
         return runs, values["perfect"]
 
 
-def _page(
-    wanted: Sequence[tuple[str, Config]],
-    runs: Mapping[tuple[str, str], Mapping[str, Any]],
-    perfect: Mapping[str, Sequence[float]],
-    budget: Budget,
-    command: str,
-) -> str:
-    shown = partial(_shown, figures=_FIGURES)
-    rows = [["real points", f"{_DRAWS} draws", *shown([perfect]), *["-"] * len(_FIGURES)]]
-    done = 0
-    for name in OBJECTIVES:
-        of_name = [
-            runs[known_by]
-            for other, config in wanted
-            if other == name and (known_by := (name, identity(config.to_dict()))) in runs
-        ]
-        done += len(of_name)
-        rows.append([name, str(len(of_name)), *(cell for which in ("ema", "raw") for cell in shown(
-            [{figure: [run[which][figure]] for figure in _FIGURES} for run in of_name]
-        ))])  # fmt: skip
-    partial_note = "" if done == len(wanted) else f"Partial: {done} of {len(wanted)} runs are done.\n\n"
-    header = ["without a game", "seeds", *_FIGURES, *(f"raw {name}" for name in _FIGURES)]
-    return (
-        f"`{command}`\n\n{partial_note}8 Gaussians, {budget.steps:,} steps of {budget.batch_size} points; averaged "
-        f"weights unless a column says raw; median [smallest, largest].\n\n{markdown(header, rows)}"
-    )
-
-
-def _shown(records: Sequence[Mapping[str, Sequence[float]]], figures: Iterable[str]) -> list[str]:
-    return [spread([value for record in records for value in record[name]]) for name in figures]
+def _table(runs: Sequence[Mapping[str, Any]], perfect: Mapping[str, Sequence[float]]) -> str:
+    rows = [["real points", f"{_DRAWS} draws", *(spread(perfect[name]) for name in _FIGURES), *["-"] * len(_FIGURES)]]
+    for objective in OBJECTIVES:
+        of_it = [run for run in runs if run["objective"] == objective]
+        figures = [spread([run[which][name] for run in of_it]) for which in ("ema", "raw") for name in _FIGURES]
+        rows.append([objective, str(len(of_it)), *figures])
+    return markdown(["without a game", "seeds", *_FIGURES, *(f"raw {name}" for name in _FIGURES)], rows)
 
 
 def _lines(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
