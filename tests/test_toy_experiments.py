@@ -201,12 +201,14 @@ def test_a_change_that_is_none_on_a_toy_says_so(table, monkeypatch):
 def test_preempted_table_keeps_what_is_done_and_ends_with_75(tmp_path):
     words = ["--betas", "c1", "--toys", "--variants", "vae", "--seeds", *map(str, range(50)), "--together", "1"]
     lengths = ["--steps", "1000", "--batch-size", "4", "--out", str(tmp_path)]
+    done = tmp_path / "toys.jsonl"
     with started(["-m", "asvae_jax", "table", "1", *words, *lengths], devices=1) as process:
-        wait_until((tmp_path / "toys.jsonl").exists, process)
+        # The file is there a moment before its first line, and what is on its way when the signal comes is lost.
+        wait_until(lambda: done.exists() and done.read_text().endswith("\n"), process)
         process.terminate()
         finished = ended(process)
     assert finished.returncode == EXIT_PREEMPTED and "Interrupted; run the same command again." in finished.stderr
-    assert 1 <= len((tmp_path / "toys.jsonl").read_text().splitlines()) < 50
+    assert 1 <= len(done.read_text().splitlines()) < 50
 
 
 def test_an_interrupted_ablation_shows_what_is_done(table, monkeypatch, tmp_path):
