@@ -60,6 +60,8 @@ def asintrovae(config: Config) -> Method:
                 setting, lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake, step, steps
             )
             loss += terms["slope"]
+        terms["latent"] = _latent_term(setting, noise.prior, s.q_fake)
+        loss += terms["latent"]
         in_exponent = weight * w_inside * d
         health = {
             **stream_health(config, s),
@@ -98,10 +100,12 @@ def asintrovae(config: Config) -> Method:
             ]
         d = _in_sum(found, _late(setting, step, steps))
         w_dec, w_dec_outside = (0.0, setting.w_dec) if outside else (setting.w_dec, None)
-        return losses.asintrovae_decoder_loss(
+        loss, terms = losses.asintrovae_decoder_loss(
             s.err_real, kl_rec, kl_fake, d, c, *redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=w_dec, w_dec_outside=w_dec_outside,
         )  # fmt: skip
+        terms["latent"] = _latent_term(setting, noise.prior, s.q_fake)
+        return loss + terms["latent"], terms
 
     return Method(encoder_loss, decoder_loss)
 
@@ -179,6 +183,12 @@ def _slope_term(
         left > 0, lambda: jnp.mean(losses.squared_slope(means, images, directions)), lambda: jnp.zeros(())
     )
     return 0.5 * setting.scale * setting.slope_weight * left * slope
+
+
+def _latent_term(setting: AsIntroVae, latents: jax.Array, q_fake: Gaussian) -> jax.Array:
+    """What both networks pay for latents that the codes of their decodings do not tell: a decoder that lays two of them
+    on one image wastes what a mode's tails are made of."""
+    return setting.scale * setting.w_latent * jnp.mean(losses.reconstruction_error(latents, q_fake.mean))
 
 
 def _pulls(

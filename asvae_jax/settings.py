@@ -60,6 +60,8 @@ class AsIntroVae:
     - `w_exp` weighs the exponential. `late_from` (at most 0.5) is the share of the steps after which the second
       distance comes in, `alpha` goes to `late_alpha_factor` and `w_enc` to `late_w_enc_factor` of itself.
     - `slope_weight` bounds the slope of the codes and falls to nothing over the share `slope_until` of the steps.
+    - `w_latent` weighs the squared error, summed over Z, of latents as the codes of their decodings tell them; both
+      networks pay it, beside a KL in nats.
     - `squash_decoder_kl`: whether the decoder sees the KL of squashed codes.
     """
 
@@ -95,6 +97,7 @@ class AsIntroVae:
     squash_decoder_kl: bool
     slope_weight: float
     slope_until: float
+    w_latent: float
 
 
 @dataclasses.dataclass(frozen=True)

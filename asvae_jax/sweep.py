@@ -22,7 +22,7 @@ from asvae_jax.settings import AsIntroVae, Config
 
 SWEPT = (
     "b_rec", "b_kl", "b_neg", "margin", "kl_rate", "w_enc", "w_dec", "alpha", "late_alpha_factor",
-    "late_w_enc_factor", "w_exp", "slope_weight",
+    "late_w_enc_factor", "w_exp", "slope_weight", "w_latent",
 )  # fmt: skip
 """Numbers of a method that may differ within one program, beside the bandwidth. Of its words the kernel and the
 annealing may; other words, shapes and all other sections may not."""

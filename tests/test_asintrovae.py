@@ -301,6 +301,26 @@ def test_slope_of_the_codes_is_free_once_the_bound_has_fallen():
     assert slopes[0] > 0 and slopes[1:] == [0, 0]
 
 
+def test_latents_that_codes_do_not_tell_cost_both_networks(networks):
+    config = tiny_toy("asintrovae", w_latent=0.6)
+    state, _, noise = toy_inputs(config)
+
+    def error(encoder, decoder):
+        codes = networks.encode(encoder, networks.decode(decoder, noise.prior))
+        return jnp.mean(jnp.sum((codes.mean - noise.prior) ** 2, axis=1))
+
+    cost = 0.5 * 0.6 * error(state.params["encoder"], state.params["decoder"])
+    by_encoder, by_decoder = jax.grad(error, argnums=(0, 1))(state.params["encoder"], state.params["decoder"])
+    for phase, terms in zip(readings(config, step=0), readings(tiny_toy("asintrovae"), step=0), strict=True):
+        found = {name for name in phase if phase[name] != terms[name]}
+        assert len(found) == 1 and phase[found.pop()] == pytest.approx(float(cost), rel=1e-5)
+    # What it is to the network whose turn it is: to the encoder fake images are given.
+    of_encoder, nothing, _ = encoder_terms(config, only=["encoder/latent"])["encoder/latent"]
+    assert is_zero(nothing)
+    assert_close(of_encoder, jax.tree.map(lambda g: 0.3 * g, by_encoder), rtol=1e-3)
+    assert_close(decoder_terms(config)["latent"][1], jax.tree.map(lambda g: 0.3 * g, by_decoder), rtol=1e-3)
+
+
 def test_root_of_the_distance_is_the_distance_itself():
     config = tiny_toy("asintrovae", root_distance=True)
     metrics, _ = readings(config, step=0)

@@ -176,6 +176,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "late_alpha_factor"),
         ("method", "late_w_enc_factor"),
         ("method", "w_exp"),
+        ("method", "w_latent"),
         ("optimizer", "final_factor"),
         ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),

@@ -19,7 +19,7 @@ OTHER_VALUES = dict(
     over_pairs_encoder="sum", over_dims_encoder="mean", over_pairs_decoder="sum",
     over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True, slope_weight=3.0,
     slope_until=0.8, balance_pulls=True, means_bandwidths=(0.1,),
-    late_from=0.25, late_alpha_factor=0.25, late_w_enc_factor=0.25, w_exp=3.0,
+    late_from=0.25, late_alpha_factor=0.25, late_w_enc_factor=0.25, w_exp=3.0, w_latent=3.0,
 )  # fmt: skip
 STEP = 1
 # Of 20 steps: the late game is all there.
