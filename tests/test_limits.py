@@ -54,12 +54,18 @@ def test_the_table_says_what_its_runs_scored_and_trains_none_twice(capsys, tmp_p
     make(capsys, tmp_path, "--seeds", 0)
     first = (tmp_path / "limits.md").read_text()
     monkeypatch.setattr(limits, "init_state", interrupted)
+    # Whatever the weights of the game would have been.
+    file = tmp_path / "limits.json"
+    values = json.loads(file.read_text())
+    for run in values["runs"]:
+        run["settings"]["method"]["w_latent"] += 1.0
+    file.write_text(json.dumps(values))
     make(capsys, tmp_path, "--seeds", 0)
     assert (tmp_path / "limits.md").read_text() == first
     command(capsys, "table", "limits", *SMALL, "--seeds", 0, 1, "--out", tmp_path, code=EXIT_PREEMPTED)
     assert "Partial: 3 of 6 runs are done." in (tmp_path / "limits.md").read_text()
 
-    written = json.loads((tmp_path / "limits.json").read_text())
+    written = json.loads(file.read_text())
     assert [run["objective"] for run in written["runs"]] == list(limits.OBJECTIVES)
     for run in written["runs"]:
         assert f"| {run['objective']} | 1 | {run['ema']['kl_paper']:.3g} |" in first

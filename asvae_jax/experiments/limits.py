@@ -170,7 +170,8 @@ def _perfect(config: Config) -> dict[str, list[float]]:
 
 
 def _known_by(objective: str, settings: dict[str, Any]) -> tuple[str, str]:
-    return objective, identity(settings)
+    """What a run is known by: the weights of a game take no part in it."""
+    return objective, identity({**settings, "method": None})
 
 
 def _stored(file: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, list[float]]]:
