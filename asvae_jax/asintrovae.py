@@ -60,7 +60,7 @@ def asintrovae(config: Config) -> Method:
                 setting, lambda x: networks.encode(encoder, x).mean, images, noise.eps_fake, step, steps
             )
             loss += terms["slope"]
-        terms["latent"] = _latent_term(setting, noise.prior, s.q_fake)
+        terms["latent"] = _latent_term(setting, noise.prior, s.q_fake, step, steps)
         loss += terms["latent"]
         in_exponent = weight * w_inside * d
         health = {
@@ -104,7 +104,7 @@ def asintrovae(config: Config) -> Method:
             s.err_real, kl_rec, kl_fake, d, c, *redecoding_errors(setting, s), weight, b_rec=setting.b_rec,
             b_kl=setting.b_kl, gamma_r=setting.gamma_r, scale=setting.scale, w_dec=w_dec, w_dec_outside=w_dec_outside,
         )  # fmt: skip
-        terms["latent"] = _latent_term(setting, noise.prior, s.q_fake)
+        terms["latent"] = _latent_term(setting, noise.prior, s.q_fake, step, steps)
         return loss + terms["latent"], terms
 
     return Method(encoder_loss, decoder_loss)
@@ -185,10 +185,13 @@ def _slope_term(
     return 0.5 * setting.scale * setting.slope_weight * left * slope
 
 
-def _latent_term(setting: AsIntroVae, latents: jax.Array, q_fake: Gaussian) -> jax.Array:
+def _latent_term(setting: AsIntroVae, latents: jax.Array, q_fake: Gaussian, step: jax.Array, steps: int) -> jax.Array:
     """What both networks pay for latents that the codes of their decodings do not tell: a decoder that lays two of them
-    on one image wastes what a mode's tails are made of."""
-    return setting.scale * setting.w_latent * jnp.mean(losses.reconstruction_error(latents, q_fake.mean))
+    on one image wastes what a mode's tails are made of. Dear from the first step on it may keep modes from being
+    parted."""
+    share = jnp.minimum(step / (setting.latent_rise * steps), 1.0) if setting.latent_rise else 1.0
+    error = jnp.mean(losses.reconstruction_error(latents, q_fake.mean))
+    return setting.scale * setting.w_latent * share * error
 
 
 def _pulls(

@@ -218,6 +218,11 @@ def _check_asintrovae(method: AsIntroVae, batch_size: int) -> None:
         f"{method.slope_weight} falls to nothing; it must lie in (0, 1], and be 0 for a weight of 0.",
     )
     _require(
+        0 <= method.latent_rise <= 1 if method.w_latent else method.latent_rise == 0,
+        f"method.latent_rise={method.latent_rise} is the share of training.steps over which method.w_latent="
+        f"{method.w_latent} rises from nothing; it must lie in [0, 1], and be 0 for a weight of 0.",
+    )
+    _require(
         not (method.balance_pulls and method.kernel == "constant"),
         "method.balance_pulls weighs D by its pull, and kernel='constant' has none; set it to False.",
     )

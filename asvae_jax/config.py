@@ -64,7 +64,7 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
         without = dict(
             distance_in="exponent", distance_pairs="rec_fake", root_distance=False, slope_weight=0.0,
             balance_pulls=False, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
-            late_w_enc_factor=1.0, w_exp=1.0, w_latent=0.0,
+            late_w_enc_factor=1.0, w_exp=1.0, w_latent=0.0, latent_rise=0.0,
         )  # fmt: skip
         method = {**without, **method}
         # What comes late used to be the distance of the means alone.

@@ -53,4 +53,4 @@ def depends_on_length(config: Config) -> bool:
     if not isinstance(method, AsIntroVae):
         return False
     annealed = method.kl_schedule in ("linear", "tanh")
-    return bool(annealed or method.late_from or method.slope_weight)
+    return bool(annealed or method.late_from or method.slope_weight or method.latent_rise)

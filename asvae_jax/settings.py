@@ -61,7 +61,8 @@ class AsIntroVae:
       distance comes in, `alpha` goes to `late_alpha_factor` and `w_enc` to `late_w_enc_factor` of itself.
     - `slope_weight` bounds the slope of the codes and falls to nothing over the share `slope_until` of the steps.
     - `w_latent` weighs the squared error, summed over Z, of latents as the codes of their decodings tell them; both
-      networks pay it, beside a KL in nats.
+      networks pay it, beside a KL in nats. It rises from nothing over the share `latent_rise` of the steps, 0 for at
+      once.
     - `squash_decoder_kl`: whether the decoder sees the KL of squashed codes.
     """
 
@@ -98,6 +99,7 @@ class AsIntroVae:
     slope_weight: float
     slope_until: float
     w_latent: float
+    latent_rise: float
 
 
 @dataclasses.dataclass(frozen=True)

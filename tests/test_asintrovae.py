@@ -301,6 +301,14 @@ def test_slope_of_the_codes_is_free_once_the_bound_has_fallen():
     assert slopes[0] > 0 and slopes[1:] == [0, 0]
 
 
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (3, 0.3), (10, 1.0), (15, 1.0)])
+def test_cost_of_latents_rises_as_it_is_asked_to(step, share):
+    # Of 20 steps.
+    at_once, rising = (readings(tiny_toy("asintrovae", w_latent=0.6, latent_rise=r), step) for r in (0.0, 0.5))
+    for name, whole, so_far in zip(("encoder/latent", "latent"), at_once, rising, strict=True):
+        assert so_far[name] == pytest.approx(share * float(whole[name]), rel=1e-5) and whole[name] > 0.1
+
+
 def test_latents_that_codes_do_not_tell_cost_both_networks(networks):
     config = tiny_toy("asintrovae", w_latent=0.6)
     state, _, noise = toy_inputs(config)

@@ -185,6 +185,12 @@ from asvae_jax.settings import IMAGE_SETS
             r"method\.slope_until=0\.0 is the share of training\.steps over which method\.slope_weight=0\.1 falls",
         ),
         (
+            "asintrovae",
+            dict(method__latent_rise=0.5),
+            r"method\.latent_rise=0\.5 is the share .* method\.w_latent=0\.0 .* be 0 for a weight of 0",
+        ),
+        ("asintrovae", dict(method__w_latent=0.4, method__latent_rise=1.5), r"method\.latent_rise=1\.5 .* in \[0, 1\]"),
+        (
             "asintrovae,recommended",
             dict(method__slope_weight=0.0),
             r"method\.slope_until=0\.5 is the share .* be 0 for a weight of 0",

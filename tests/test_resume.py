@@ -254,6 +254,8 @@ def test_length_of_a_run_whose_rate_falls_is_part_of_what_it_computes(tmp_path, 
         ("asintrovae,recommended", {}, True),
         ("asintrovae,recommended", SAME_ALL_ALONG, False),
         ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__late_from": 0.5}, True),
+        ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__w_latent": 0.4}, False),
+        ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__w_latent": 0.4, "method__latent_rise": 0.5}, True),
         ("asintrovae,recommended", {**SAME_ALL_ALONG, "method__slope_weight": 1.0, "method__slope_until": 1.0}, True),
     ],
 )

@@ -20,6 +20,7 @@ OTHER_VALUES = dict(
     over_dims_decoder="mean", w_enc=3.0, w_dec=3.0, squash_decoder_kl=True, slope_weight=3.0,
     slope_until=0.8, balance_pulls=True, means_bandwidths=(0.1,),
     late_from=0.25, late_alpha_factor=0.25, late_w_enc_factor=0.25, w_exp=3.0, w_latent=3.0,
+    latent_rise=0.8,
 )  # fmt: skip
 STEP = 1
 # Of 20 steps: the late game is all there.
@@ -31,6 +32,7 @@ NEEDS = dict(
     late_w_enc_factor=dict(late_from=0.25, means_bandwidths=(0.1,), kl_rate=0.5),
     critic_steps=dict(critic_steps=2), statistic=dict(w_dec=3.0),
     slope_weight=dict(slope_weight=1.0, slope_until=0.5), slope_until=dict(slope_weight=1.0, slope_until=0.5),
+    latent_rise=dict(w_latent=1.0),
 )  # fmt: skip
 ALIVE = dict(introvae=dict(margin=30.0), sintrovae=dict(b_neg=0.1), asintrovae=dict(b_neg=0.1))
 ACTING = [(name, f.name) for name in METHODS for f in dataclasses.fields(METHOD_SETTINGS[name]) if f.name != "name"]

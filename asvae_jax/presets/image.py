@@ -75,7 +75,7 @@ def image_config(
     recommended = Recommended(
         method=dict(
             w_enc=0.25, w_dec=1.0, balance_pulls=False, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
-            w_exp=1.0, slope_weight=0.0, slope_until=0.0, w_latent=0.0,
+            w_exp=1.0, slope_weight=0.0, slope_until=0.0, w_latent=0.0, latent_rise=0.0,
         ),
         optimizer=dict(learning_rate=2 * learning_rate, final_factor=0.02),
     )  # fmt: skip

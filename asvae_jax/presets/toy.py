@@ -48,7 +48,7 @@ def toy_config(variant: str, *, name: str) -> ConfigDict:
             # at the encoder as hard as ever, so the exponential must last from then on: only by the KL of its code does
             # the encoder tell a sample between modes from a real point. One that lasts from the start loses modes.
             means_bandwidths=(0.1, 0.0125), late_from=0.25, late_alpha_factor=0.25,
-            w_exp=stake, slope_weight=1e-3 * stake, slope_until=0.5, w_latent=0.0,
+            w_exp=stake, slope_weight=1e-3 * stake, slope_until=0.5, w_latent=0.0, latent_rise=0.0,
         ),
         optimizer=dict(
             learning_rate=9e-4, fall_power=2.0, final_factor=0.01,

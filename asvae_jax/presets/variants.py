@@ -20,7 +20,7 @@ _BOTH = dict(distance_in="exponent", distance_pairs="rec_fake", kl_rate=5.0, w_e
 _DISTANCE = dict(
     kernel="per_dim", bandwidth=0.0, means_bandwidths=(), late_from=0.0, late_alpha_factor=1.0,
     late_w_enc_factor=1.0, w_exp=1.0, statistic="V", root_distance=False, squash_distance=True, balance_pulls=False,
-    slope_weight=0.0, slope_until=0.0, w_latent=0.0,
+    slope_weight=0.0, slope_until=0.0, w_latent=0.0, latent_rise=0.0,
 )  # fmt: skip
 _REDUCTIONS = dict(
     over_pairs_encoder="mean", over_dims_encoder="sum", over_pairs_decoder="mean", over_dims_decoder="sum",
