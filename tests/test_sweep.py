@@ -39,7 +39,7 @@ def members(words: str, *changes: dict) -> list:
             "asintrovae,recommended,tiny",
             [
                 {},
-                dict(method__b_kl=0.7, method__slope_weight=0.01, method__bandwidth=0.3),
+                dict(method__b_kl=0.7, method__slope_weight=0.01, method__w_latent=0.5, method__bandwidth=0.3),
                 dict(method__kernel="prior", method__bandwidth=0.0, method__kl_schedule="linear", method__kl_rate=5.0),
             ],
         ),
