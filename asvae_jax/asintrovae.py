@@ -22,6 +22,7 @@ from asvae_jax.streams import (
     encoder_streams,
     named,
     redecoding_errors,
+    risen,
     saturation,
     stream_health,
 )
@@ -189,9 +190,8 @@ def _latent_term(setting: AsIntroVae, latents: jax.Array, q_fake: Gaussian, step
     """What both networks pay for latents that the codes of their decodings do not tell: a decoder that lays two of them
     on one image wastes what a mode's tails are made of. Dear from the first step on it may keep modes from being
     parted."""
-    share = jnp.minimum(step / (setting.latent_rise * steps), 1.0) if setting.latent_rise else 1.0
     error = jnp.mean(losses.reconstruction_error(latents, q_fake.mean))
-    return setting.scale * setting.w_latent * share * error
+    return setting.scale * setting.w_latent * risen(step, setting.latent_rise, steps) * error
 
 
 def _pulls(

@@ -156,6 +156,11 @@ def redecoding_errors(setting: SIntroVae | AsIntroVae, s: Streams) -> tuple[jax.
     return (s.err_rec, s.err_fake) if setting.gamma_r > NEGLIGIBLE_GAMMA_R else (None, None)
 
 
+def risen(step: jax.Array, over: float, steps: int) -> jax.Array | float:
+    """What has risen linearly from 0 to 1 over that share of all steps; 1 at once if the share is 0."""
+    return jnp.minimum(step / (over * steps), 1.0) if over else 1.0
+
+
 def named(network: str, terms: Metrics) -> Metrics:
     """A network's terms under the names they are logged by, `encoder/kl`."""
     return {f"{network}/{name}": value for name, value in terms.items()}

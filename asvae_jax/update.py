@@ -18,7 +18,7 @@ from asvae_jax.data.augment import training_images
 from asvae_jax.methods import make_method
 from asvae_jax.models import make_networks
 from asvae_jax.settings import Config, ImageData
-from asvae_jax.streams import DecoderLoss, EncoderPhase, Method, Metrics, StepNoise
+from asvae_jax.streams import DecoderLoss, EncoderPhase, Method, Metrics, StepNoise, risen
 
 __all__ = [
     "StepNoise",
@@ -223,10 +223,7 @@ def _learning_rate(config: Config, step: jax.Array) -> jax.Array:
 
 def _encoder_factor(config: Config, step: jax.Array) -> jax.typing.ArrayLike:
     setting = config.optimizer
-    if not setting.encoder_rise:
-        return setting.encoder_factor
-    share = jnp.minimum(step / (setting.encoder_rise * config.training.steps), 1.0)
-    return 1 + (setting.encoder_factor - 1) * share
+    return 1 + (setting.encoder_factor - 1) * risen(step, setting.encoder_rise, config.training.steps)
 
 
 def _move(config: Config, gradient: Any, state: TrainState, name: str) -> tuple[Any, Any]:
