@@ -82,6 +82,8 @@ def _check_model(model: ConvModel | MlpModel) -> None:
     _require(
         len(low_high) == 2 and low_high[0] < low_high[1], f"model.logvar_range must be (low, high), got {low_high}."
     )
+    if isinstance(model, MlpModel):
+        _require(model.initial_gain >= 0, f"model.initial_gain must not be negative, got {model.initial_gain}.")
 
 
 def _check_optimizer(optimizer: Optimizer, steps: int) -> None:

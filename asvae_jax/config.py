@@ -79,8 +79,11 @@ def of_this_version(settings: Mapping[str, Any]) -> dict[str, Any]:
         method.setdefault("slope_until", 1.0 if method["slope_weight"] else 0.0)
     without = dict(final_factor=1.0, fall_power=1.0, encoder_factor=1.0, encoder_rise=0.0)
     optimizer = {**without, **settings["optimizer"]}
+    model = settings["model"]
+    if model["kind"] == "mlp":
+        model = {"initial_gain": 0.0, **model}
     training = {"max_negative_intervals": 0, **settings["training"]}
-    return {**settings, "method": method, "optimizer": optimizer, "training": training}
+    return {**settings, "method": method, "model": model, "optimizer": optimizer, "training": training}
 
 
 def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

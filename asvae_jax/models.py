@@ -19,6 +19,9 @@ from asvae_jax.settings import Config, ConvModel, MlpModel, WganGp
 Params = Any
 Statistics = Any
 
+_PROBES = 4096
+"""Latents by which the linear part of an initial decoder is found."""
+
 _kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -200,10 +203,11 @@ class Networks(NamedTuple):
     def init(self, key: jax.Array) -> dict[str, Params]:
         """Parameters {"encoder", "decoder"}, float32."""
         encoder_key, decoder_key = jax.random.split(key)
-        return {
-            "encoder": self.encoder.init(encoder_key, jnp.zeros((2, *self.example_shape)))["params"],
-            "decoder": self.decoder.init(decoder_key, jnp.zeros((2, self.latent_dim)))["params"],
-        }
+        encoder = self.encoder.init(encoder_key, jnp.zeros((2, *self.example_shape)))["params"]
+        decoder = self.decoder.init(decoder_key, jnp.zeros((2, self.latent_dim)))["params"]
+        if isinstance(self.decoder, MlpDecoder) and self.decoder.model.initial_gain:
+            decoder = _begin_near_a_similarity(self.decoder.model, decoder, jax.random.fold_in(decoder_key, 0))
+        return {"encoder": encoder, "decoder": decoder}
 
     def encode(self, params: Params, images: jax.Array, statistics: Statistics | None = None) -> Gaussian:
         """Codes of images [B, ...]."""
@@ -243,3 +247,20 @@ def make_networks(config: Config) -> Networks:
         ConvDecoder(config.model, shape) if isinstance(config.model, ConvModel) else MlpDecoder(config.model, shape)
     )
     return Networks(encoder, decoder, shape, config.model.latent_dim)
+
+
+def _begin_near_a_similarity(model: MlpModel, decoder: Params, key: jax.Array) -> Params:
+    """The decoder with the least change of its output layer by which the linear part of its map becomes that of
+    z -> initial_gain * z, and the mean of its samples 0.
+
+    Random weights make a map that stretches one direction of the latent plane up to tens of times as far as the other,
+    and modes are then laid out side by side along it: longer borders between them, and more samples upon those.
+    """
+    z = jax.random.normal(key, (_PROBES, model.latent_dim))
+    features = jnp.asarray(_trunk(model).apply({"params": decoder["trunk"]}, z, False), jnp.float32)
+    centre = jnp.mean(features, axis=0, keepdims=True)
+    slope = jnp.linalg.lstsq(z, features - centre)[0]
+    kernel = decoder["head"]["kernel"]
+    missing = model.initial_gain * jnp.eye(model.latent_dim, kernel.shape[1]) - slope @ kernel
+    kernel += jnp.linalg.pinv(slope) @ missing
+    return {**decoder, "head": {"kernel": kernel, "bias": -(centre @ kernel)[0]}}

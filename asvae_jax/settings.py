@@ -126,13 +126,19 @@ class ConvModel:
 
 @dataclasses.dataclass(frozen=True)
 class MlpModel:
-    """ReLU layers of the given widths, for encoder and decoder alike."""
+    """ReLU layers of the given widths, for encoder and decoder alike.
+
+    Fields:
+      initial_gain: the decoder begins near z -> initial_gain * z; 0 for the map that its random weights happen to make.
+        1 spreads its first samples as widely as data of variance one.
+    """
 
     kind: Literal["mlp"]
     widths: tuple[int, ...]
     latent_dim: int
     compute_dtype: Literal["float32", "bfloat16"]
     logvar_range: tuple[float, ...]
+    initial_gain: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -178,6 +178,7 @@ def test_settings_of_an_older_version_are_read_as_what_they_meant():
         ("method", "w_exp"),
         ("method", "w_latent"),
         ("method", "latent_rise"),
+        ("model", "initial_gain"),
         ("optimizer", "final_factor"),
         ("optimizer", "fall_power"),
         ("optimizer", "encoder_factor"),

@@ -85,6 +85,7 @@ from asvae_jax.settings import IMAGE_SETS
         ("vae", dict(seed=-1), r"seed must not be negative"),
         ("vae", dict(model__widths=()), r"model needs at least one layer of positive width"),
         ("vae", dict(model__widths=(8, 0)), r"model needs at least one layer of positive width"),
+        ("vae", dict(model__initial_gain=-1.0), r"model\.initial_gain must not be negative, got -1"),
         ("vae", dict(model__logvar_range=(2.0, 1.0)), r"model\.logvar_range must be \(low, high\)"),
         ("vae", dict(model__logvar_range=(1.0,)), r"model\.logvar_range must be \(low, high\)"),
         ("sintrovae", dict(method__alpha=0.0), r"method\.alpha must be positive"),

@@ -28,8 +28,8 @@ def conv_networks(shape, channels=(4, 6), latent_dim=5, critic=False, **changes)
     return Networks((Critic if critic else Encoder)(model), ConvDecoder(model, shape), shape, latent_dim)
 
 
-def init(networks):
-    return jax.jit(networks.init)(jax.random.key(0))
+def init(networks, seed=0):
+    return jax.jit(networks.init)(jax.random.key(seed))
 
 
 def images_of(networks, n=6, seed=1):
@@ -213,9 +213,16 @@ def test_batch_statistics_of_bfloat16_networks_are_float32():
     assert {leaf.dtype.name for leaf in jax.tree.leaves(statistics)} == {"float32"}
 
 
+def mlp_networks(widths: tuple[int, ...], latent_dim: int = 3, initial_gain: float = 0.0) -> Networks:
+    model = MlpModel(
+        kind="mlp", widths=widths, latent_dim=latent_dim, compute_dtype="float32", logvar_range=(-30.0, 20.0),
+        initial_gain=initial_gain,
+    )  # fmt: skip
+    return Networks(Encoder(model), MlpDecoder(model, (2,)), (2,), latent_dim)
+
+
 def test_mlp_networks_map_points_to_codes_and_back():
-    model = MlpModel(kind="mlp", widths=(8, 6), latent_dim=3, compute_dtype="float32", logvar_range=(-30.0, 20.0))
-    networks = Networks(Encoder(model), MlpDecoder(model, (2,)), (2,), 3)
+    networks = mlp_networks((8, 6))
     params = init(networks)
     # 2 -> 8 -> 6 -> 2 * 3, and 3 -> 8 -> 6 -> 2, biases included.
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(params[name])) for name in params}
@@ -226,8 +233,7 @@ def test_mlp_networks_map_points_to_codes_and_back():
 
 
 def test_mlp_is_dense_relu_layers():
-    model = MlpModel(kind="mlp", widths=(8,), latent_dim=3, compute_dtype="float32", logvar_range=(-30.0, 20.0))
-    networks = Networks(Encoder(model), MlpDecoder(model, (2,)), (2,), 3)
+    networks = mlp_networks((8,))
     params = init(networks)["encoder"]
     points = jax.random.normal(jax.random.key(1), (4, 2))
     layer, head = params["trunk"]["layer0"], params["head"]
@@ -235,3 +241,22 @@ def test_mlp_is_dense_relu_layers():
     expected = hidden @ head["kernel"] + head["bias"][None]
     codes = networks.encode(params, points)
     np.testing.assert_allclose(jnp.concatenate(codes, axis=1), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("latent_dim", [2, 3])
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_initial_gain_makes_the_linear_part_of_a_new_decoder_a_multiple_of_the_identity(latent_dim, gain):
+    networks = mlp_networks((64, 64), latent_dim, initial_gain=gain)
+    z = jax.random.normal(jax.random.key(7), (20_000, latent_dim))
+    for seed in range(3):
+        points = np.asarray(networks.decode(init(networks, seed)["decoder"], z))
+        slope = np.linalg.lstsq(z, points - points.mean(axis=0), rcond=None)[0]
+        # What is left is chance: two draws of latents, and the bends of ReLU layers.
+        np.testing.assert_allclose(slope, gain * np.eye(latent_dim, 2), atol=0.1 * gain)
+        np.testing.assert_allclose(points.mean(axis=0), 0, atol=0.1 * gain)
+
+
+def test_initial_gain_changes_the_output_layer_of_the_decoder_alone():
+    usual, near = (flatten_dict(init(mlp_networks((8, 6), initial_gain=gain))) for gain in (0.0, 1.0))
+    changed = {path for path in usual if not np.array_equal(usual[path], near[path])}
+    assert changed == {("decoder", "head", "kernel"), ("decoder", "head", "bias")}

@@ -63,7 +63,8 @@ def toy_config(variant: str, *, name: str) -> ConfigDict:
             seed=0,
             method=method,
             model=dict(
-                kind="mlp", widths=(256,) * 4, latent_dim=2, compute_dtype="float32", logvar_range=(-30.0, 20.0)
+                kind="mlp", widths=(256,) * 4, latent_dim=2, compute_dtype="float32", logvar_range=(-30.0, 20.0),
+                initial_gain=0.0,
             ),
             data=dict(name=name, batch_size=batch_size),
             optimizer=words.optimizer_section(recommended, TOY_MILESTONES),
