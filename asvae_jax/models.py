@@ -253,8 +253,8 @@ def _begin_near_a_similarity(model: MlpModel, decoder: Params, key: jax.Array) -
     """The decoder with the least change of its output layer by which the linear part of its map becomes that of
     z -> initial_gain * z, and the mean of its samples 0.
 
-    Random weights make a map that stretches one direction of the latent plane up to tens of times as far as the other,
-    and modes are then laid out side by side along it: longer borders between them, and more samples upon those.
+    By random weights alone the first samples are nearly one point, spread up to tens of times as far along one
+    direction as along the other, and how modes come to lie in the latent plane is chance.
     """
     z = jax.random.normal(key, (_PROBES, model.latent_dim))
     features = jnp.asarray(_trunk(model).apply({"params": decoder["trunk"]}, z, False), jnp.float32)

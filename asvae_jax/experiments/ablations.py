@@ -43,6 +43,7 @@ _NOTHING_LATE = {**_NO_MEANS, **_ONE_ALPHA, "method.late_from": 0.0}
 _CONSTANT_D = {**_NOTHING_LATE, "method.kernel": "constant", "method.bandwidth": 0.0, "method.balance_pulls": False}
 _ANY_SLOPE = {"method.slope_weight": 0.0, "method.slope_until": 0.0}
 _LATENTS_TOLD = {"method.w_latent": 0.4}
+_FROM_LATENTS = {"model.initial_gain": 1.0, **_LATENTS_TOLD}
 _SHORTER_AVERAGE = {"ema.ramp_up": 0.02}
 _THIRD_KERNEL = {"method.means_bandwidths": (0.1, 0.0125, 0.0016)}
 _LINEAR_FALL = {"optimizer.learning_rate": 6e-4, "optimizer.fall_power": 1.0, "optimizer.final_factor": 0.02}
@@ -180,7 +181,18 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "statistic U": {"method.statistic": "U"},
         "latents told at 0.4": _LATENTS_TOLD,
         "latents told at 0.4; D a constant 1: the gate alone": {**_LATENTS_TOLD, **_CONSTANT_D},
+        "latents told at 0.4, rising over a fifth of the steps": {**_LATENTS_TOLD, "method.latent_rise": 0.2},
         "latents told at 0.4, rising over half of the steps": {**_LATENTS_TOLD, "method.latent_rise": 0.5},
+        "a decoder that begins near its latents": {"model.initial_gain": 1.0},
+        "a decoder that begins near its latents, which are told at 0.4": _FROM_LATENTS,
+        "a decoder that begins near its latents, which are told at 0.4; codes of any slope": {
+            **_FROM_LATENTS,
+            **_ANY_SLOPE,
+        },
+        "a decoder that begins near its latents, which are told at 0.4; the encoder at three times": {
+            **_FROM_LATENTS,
+            **_TO_THREE_TIMES,
+        },
         "before: w_enc 2.5, 6e-4 falling linearly, alpha 2 throughout": _BEFORE,
         "before, shorter average": {**_BEFORE, **_SHORTER_AVERAGE},
         "before, shorter average; alpha 1 throughout": {**_BEFORE, **_SHORTER_AVERAGE, "method.alpha": 1.0},
